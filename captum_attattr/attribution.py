@@ -1,0 +1,286 @@
+"""Self-attention attribution: each token pair's signed share, in each head of each layer, in the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from captum._utils.typing import TargetType
+from captum.attr import GradientAttribution, LayerAttribution
+from captum.log import log_usage
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_attattr.attention import attention_layers, is_attention_layer
+from captum_attattr.attention_function import AttentionFunction
+from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines
+from captum_attattr.forward import Forward
+from captum_attattr.integration import Chunks, Path, integrate_jointly, integrate_layer, outputs_at_baseline
+from captum_attattr.quadrature import quadrature
+from captum_attattr.replay import Recording, without_parameter_gradients
+
+PathName = Literal["layerwise", "joint"]
+
+
+class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
+    r"""Integrated gradients over the attention probabilities of a Transformer's layers.
+
+    For one layer with attention probabilities A (batch, head, query, key) and baseline A0,
+
+    .. math:: Attr(A) = (A - A_0) \odot \int_0^1 \frac{\partial F(A_0 + \alpha (A - A_0))}{\partial A} d\alpha
+
+    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 5). Entry [b, h, i, j] is the share of token i
+    looking at token j, in head h, in the output of example b, in the unit of the output (a logit, a probability).
+    The shares of a layer sum to F(A) - F(A0). Shares of different layers are shares of different
+    differences and do not add up, except on the joint path.
+
+    Args:
+        forward_func: The model, or any function that runs it; it is called with the inputs and the additional
+            arguments in order. It returns one output per example, or a model output of transformers with ``logits``.
+        layer: One attention layer or a list of them, as :func:`attention_layers` gives them, in any order.
+        device_ids: Captum's; not needed here.
+        multiply_by_inputs: With False the factor A - A0 is left out: mean gradients, not shares.
+        path: "layerwise" scales one layer at a time and recomputes the others (the paper's); "joint" scales all
+            given layers together, each with its matrix frozen at the clean pass, so that their shares do add up.
+
+    Raises:
+        TypeError: ``layer`` is not a module or a list of modules.
+        ValueError: A layer is no attention layer, or the path is unknown.
+
+    Example:
+        >>> from captum_attattr import SelfAttentionAttribution, attention_layers
+        >>> from captum_attattr.demo import load_demo
+        >>> model, tokenizer = load_demo()
+        >>> batch = tokenizer("A warm, funny film.", return_tensors="pt")
+        >>> method = SelfAttentionAttribution(model, attention_layers(model))
+        >>> shares = method.attribute(batch["input_ids"], target=1)  # one tensor a layer
+        >>> shares[0].shape
+        torch.Size([1, 12, 8, 8])
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | list[nn.Module],
+        device_ids: list[int] | None = None,
+        multiply_by_inputs: bool = True,
+        *,
+        path: PathName = "layerwise",
+    ) -> None:
+        _check_layers(layer)
+        if path not in ("layerwise", "joint"):
+            raise ValueError(f"Unknown path {path!r}. Choose 'layerwise' or 'joint'.")
+        LayerAttribution.__init__(self, forward_func, layer, device_ids)
+        GradientAttribution.__init__(self, forward_func)
+        self._multiply_by_inputs = multiply_by_inputs
+        self._path = path
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions carry the factor A - A0."""
+        return self._multiply_by_inputs
+
+    def has_convergence_delta(self) -> bool:
+        """True: completeness gives a measure of the integration error."""
+        return True
+
+    @log_usage()
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Any = None,
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        n_steps: int = 20,
+        method: str = "gausslegendre",
+        internal_batch_size: int | None = None,
+        return_convergence_delta: bool = False,
+        *,
+        attention_baselines: AttentionBaselines = None,
+        show_progress: bool = False,
+    ) -> Any:
+        r"""Attribute the output to every token pair of every head of the layers.
+
+        Args:
+            inputs: What ``forward_func`` takes first: a tensor or a tuple of tensors, integer or float.
+            baselines: Inputs (tensor, tuple, or a number for all entries) at which the layers' attention is taken
+                as A0. Without them A0 is no attention at all.
+            target: Which entry of the output to explain, in any of Captum's forms; None for one number per example.
+            additional_forward_args: Further arguments of ``forward_func``: masks, token types, anything.
+            n_steps: Number of evaluations on the path, for each example and layer.
+            method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or "riemann_trapezoid".
+            internal_batch_size: At most so many rows in one run of the model; None picks what fits memory.
+            return_convergence_delta: Give sum(Attr) - (F(A) - F(A0)) as well.
+            attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
+                "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
+            show_progress: Show a progress bar on standard error.
+
+        Returns:
+            A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
+            float32 or wider. Pairs that the mask forbids, and those of padding, are exactly zero. With
+            ``return_convergence_delta`` a pair of that and the delta: (batch,) for one layer and for the joint path,
+            whose layers add up; else a list of (batch,), one a layer.
+
+        Raises:
+            ValueError: Inputs, target, rule or baselines do not fit, the model drops out at random, or its output
+                or gradient is not finite. The message says which.
+            TypeError: An argument is of the wrong kind.
+            UnsupportedModelError: The attention probabilities of a layer are out of reach.
+
+        Example:
+            >>> from captum_attattr import SelfAttentionAttribution, attention_layers
+            >>> from captum_attattr.demo import load_demo
+            >>> model, tokenizer = load_demo()
+            >>> batch = tokenizer("A warm, funny film.", return_tensors="pt")
+            >>> top = attention_layers(model)[-1]
+            >>> shares, delta = SelfAttentionAttribution(model, top).attribute(
+            ...     batch["input_ids"], target=1, return_convergence_delta=True
+            ... )
+            >>> bool(delta.abs() < 1e-3)
+            True
+        """
+        nodes, weights = quadrature(method, n_steps)
+        _check_batch_size(internal_batch_size)
+        with self._recorded(inputs, additional_forward_args) as recording:
+            paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
+            clean = recording.forward.scores(recording.output, target)
+            groups = [paths] if self._path == "joint" else [[path] for path in paths]
+            evaluations = len(groups) * n_steps * recording.forward.batch_size
+            with tqdm(total=evaluations, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
+                chunks = Chunks(
+                    recording.forward.batch_size, n_steps, internal_batch_size, recording.states[0].context.device,
+                    bar.update,
+                )  # fmt: skip
+                gradients = self._integrate(recording, paths, target, nodes, weights, chunks)
+            sums, results = [], []
+            for path, gradient in zip(paths, gradients, strict=True):
+                shares = path.change * gradient
+                sums.append(shares.flatten(1).sum(1))
+                results.append(shares if self._multiply_by_inputs else gradient.masked_fill(~path.state.pairs, 0))
+            if not return_convergence_delta:
+                return self._as_given(results)
+            deltas = self._deltas(recording, groups, sums, clean, target, chunks)
+            return self._as_given(results), deltas[0] if self._path == "joint" else self._as_given(deltas)
+
+    def compute_convergence_delta(  # type: ignore[override]
+        self,
+        attributions: Tensor | list[Tensor],
+        start_point: Any,
+        end_point: Tensor | tuple[Tensor, ...],
+        target: TargetType = None,
+        additional_forward_args: Any = None,
+        *,
+        attention_baselines: AttentionBaselines = None,
+    ) -> Any:
+        """The error of completeness, sum(Attr) - (F(A) - F(A0)), of attributions made before.
+
+        Args:
+            attributions: What :meth:`attribute` returned.
+            start_point: The ``baselines`` that it was given; None for none.
+            end_point: The ``inputs`` that it was given.
+            target, additional_forward_args, attention_baselines: As it was given.
+
+        Returns:
+            (batch,), or a list of one such tensor a layer; on the joint path one tensor for all layers.
+        """
+        given = attributions if isinstance(attributions, (list, tuple)) else [attributions]
+        if len(given) != len(self._layers()):
+            raise ValueError(f"Got attributions of {len(given)} layers for {len(self._layers())} layers.")
+        with self._recorded(end_point, additional_forward_args) as recording:
+            paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
+            clean = recording.forward.scores(recording.output, target)
+            groups = [paths] if self._path == "joint" else [[path] for path in paths]
+            chunks = Chunks(recording.forward.batch_size, 1, None, recording.states[0].context.device, id)
+            sums = [attribution.flatten(1).sum(1) for attribution in given]
+            deltas = self._deltas(recording, groups, sums, clean, target, chunks)
+            return deltas[0] if self._path == "joint" else self._as_given(deltas)
+
+    def attention_function(
+        self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
+    ) -> AttentionFunction:
+        """The function from attention probabilities to output, for these inputs: see :class:`AttentionFunction`."""
+        return AttentionFunction(self.forward_func, self._layers(), inputs, additional_forward_args)
+
+    def _layers(self) -> list[nn.Module]:
+        return list(self.layer) if isinstance(self.layer, (list, tuple)) else [self.layer]
+
+    def _as_given(self, values: list[Tensor]) -> Tensor | list[Tensor]:
+        return values if isinstance(self.layer, (list, tuple)) else values[0]
+
+    @contextmanager
+    def _recorded(self, inputs: Any, additional_forward_args: Any) -> Any:
+        """A clean pass, with gradients on, autocast left to the user's forward function, parameters at rest."""
+        forward = Forward(self.forward_func, inputs, additional_forward_args)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            recording = Recording(forward, self._layers())
+            stack.enter_context(without_parameter_gradients(recording.roots))
+            yield recording
+
+    def _paths(
+        self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any
+    ) -> list[Path]:
+        states = recording.states
+        if baselines is None:
+            starts = attention_baseline(attention_baselines, states, isinstance(self.layer, (list, tuple)))
+        elif attention_baselines is not None:
+            raise ValueError("Give baselines (inputs) or attention_baselines, not both.")
+        else:
+            inputs = input_baselines(baselines, recording.forward.inputs)
+            forward = Forward(self.forward_func, inputs, additional_forward_args)
+            starts = [state.probabilities for state in Recording(forward, self._layers()).states]
+        return [Path.to(state, start) for state, start in zip(states, starts, strict=True)]
+
+    def _integrate(
+        self,
+        recording: Recording,
+        paths: Sequence[Path],
+        target: TargetType,
+        nodes: Tensor,
+        weights: Tensor,
+        chunks: Chunks,
+    ) -> list[Tensor]:
+        if self._path == "joint":
+            return integrate_jointly(recording, paths, target, nodes, weights, chunks)
+        return [integrate_layer(recording, path, target, nodes, weights, chunks) for path in paths]
+
+    def _deltas(
+        self,
+        recording: Recording,
+        groups: Sequence[Sequence[Path]],
+        sums: Sequence[Tensor],
+        clean: Tensor,
+        target: TargetType,
+        chunks: Chunks,
+    ) -> list[Tensor]:
+        deltas, sums = [], iter(sums)  # type: ignore[assignment]
+        for group in groups:
+            total = sum(next(sums) for _ in group)  # type: ignore[call-overload]
+            start = outputs_at_baseline(recording, group, target, chunks)
+            deltas.append(total - (clean.to(total) - start.to(total)))
+        return deltas
+
+
+def _check_layers(layer: Any) -> None:
+    layers = layer if isinstance(layer, (list, tuple)) else [layer]
+    if not layers:
+        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
+    for module in layers:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
+        if not is_attention_layer(module):
+            inside = len(attention_layers(module))  # says so itself where there is none
+            raise ValueError(
+                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
+                "attention_layers(model), or those of them that you want."
+            )
+
+
+def _check_batch_size(internal_batch_size: Any) -> None:
+    if internal_batch_size is not None and (not isinstance(internal_batch_size, int) or internal_batch_size < 1):
+        raise ValueError(f"internal_batch_size must be a whole number of at least 1, got {internal_batch_size!r}.")
+
+

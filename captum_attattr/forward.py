@@ -1,0 +1,111 @@
+"""The user's forward function with its arguments, as one thing that runs on any choice of examples.
+
+What the package takes from Captum beyond its public names (the forms of inputs, arguments and targets)
+is gathered here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from captum._utils.common import (
+    _format_additional_forward_args,
+    _format_tensor_into_tuples,
+    _run_forward,
+    _select_targets,
+)
+from captum._utils.typing import TargetType
+from torch import Tensor
+
+
+def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
+    """The given rows of a tensor with one row an example; anything else comes back as it is."""
+    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch_size:
+        return value.index_select(0, rows.to(value.device))
+    return value
+
+
+class Forward:
+    """A forward function and one batch of arguments for it.
+
+    Args:
+        forward_func: A model, or any function of the inputs that runs one. A model output of transformers
+            counts as its ``logits``.
+        inputs: A tensor, or a tuple of tensors, dimension 0 counting the examples.
+        additional_forward_args: Captum's: one more argument, or a tuple of them, of any type. Tensors with one
+            row an example follow the examples, everything else is passed as it is.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any], inputs: Any, additional_forward_args: Any = None) -> None:
+        tensors = inputs if isinstance(inputs, tuple) else (inputs,)
+        if not tensors or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
+            kinds = ", ".join(type(tensor).__name__ for tensor in tensors)
+            raise TypeError(f"inputs must be a tensor or a tuple of tensors with a batch dimension, got {kinds}.")
+        self.inputs: tuple[Tensor, ...] = tuple(t.detach() for t in _format_tensor_into_tuples(inputs))
+        self.batch_size = self.inputs[0].shape[0]
+        if self.batch_size == 0 or any(tensor.shape[0] != self.batch_size for tensor in self.inputs):
+            sizes = [tensor.shape[0] for tensor in self.inputs]
+            raise ValueError(f"inputs need the same number of examples, at least one; got {sizes}.")
+        self.arguments: tuple[Any, ...] = _format_additional_forward_args(additional_forward_args) or ()
+        self._function = forward_func
+        self.all_rows = torch.arange(self.batch_size)
+
+    def __call__(self, rows: Tensor | None = None) -> Tensor:
+        """The output for the given rows, with repetition, of the batch; for the whole batch by default."""
+        inputs, arguments = self.inputs, self.arguments
+        if rows is not None:
+            inputs = tuple(take_rows(value, rows, self.batch_size) for value in inputs)
+            arguments = tuple(take_rows(value, rows, self.batch_size) for value in arguments)
+        output = _run_forward(self._function, inputs, additional_forward_args=arguments or None)
+        output = getattr(output, "logits", output)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"The forward function must return a tensor, or a model output with logits; got "
+                f"{type(output).__name__}. Wrap it: lambda *args: model(*args)[0]."
+            )
+        return output
+
+    def scores(self, output: Tensor, target: TargetType, rows: Tensor | None = None) -> Tensor:
+        """F of each row, shape (rows,): the target's entry of its output.
+
+        Raises:
+            ValueError: The output is not one number a row after the target is selected, or is not finite.
+        """
+        rows = self.all_rows if rows is None else rows
+        if output.dim() == 0 and len(rows) == 1:
+            output = output.reshape(1)
+        if output.dim() == 0 or output.shape[0] != len(rows):
+            raise ValueError(
+                f"The forward function must return one output per example: {len(rows)} examples gave the shape "
+                f"{tuple(output.shape)}. A single number for the whole batch works for one example at a time only."
+            )
+        selected = self._select(output, self._target_of(target, rows))
+        if selected.numel() != len(rows):
+            raise ValueError(
+                f"The forward function returns {selected.numel() // len(rows)} numbers per example (output shape "
+                f"{tuple(output.shape)}, target {target!r}): say with target which one to explain."
+            )
+        selected = selected.reshape(len(rows))
+        if not torch.isfinite(selected).all():
+            raise ValueError("The forward function returned NaN or infinite values: there is nothing to attribute.")
+        return selected
+
+    def _target_of(self, target: TargetType, rows: Tensor) -> TargetType:
+        if isinstance(target, list) and len(target) == self.batch_size:
+            return [target[int(row)] for row in rows]
+        if isinstance(target, Tensor) and target.numel() == self.batch_size > 1:
+            return target.reshape(-1)[rows.to(target.device)]
+        if isinstance(target, list) or (isinstance(target, Tensor) and target.numel() != 1):
+            raise ValueError(f"target holds {len(target)} entries for {self.batch_size} examples: give one each.")
+        return target
+
+    @staticmethod
+    def _select(output: Tensor, target: TargetType) -> Tensor:
+        try:
+            return _select_targets(output, target)
+        except (AssertionError, IndexError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"target {target!r} does not fit the forward function's output of shape {tuple(output.shape)}: {error}"
+            ) from error

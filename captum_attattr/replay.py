@@ -1,0 +1,332 @@
+"""One clean pass recorded, and the rest of it replayed from any attention layer with another context.
+
+On the path of a layer nothing below it changes. So the clean pass notes, at each attention call, which
+module calls around it have already ended (for a stack of blocks: the blocks below). A replay runs the
+whole forward function again, but those modules hand back the outputs that they had, and the attention
+calls that are asked to put another context in place. No model family is known by name.
+
+Whether that gives the model's own output is checked before it is trusted, once per layer and one row of
+the batch wide; where it does not (state kept aside of the hidden states), whole passes are made instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_map_only
+
+from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.forward import Forward, take_rows
+
+Substitute = Callable[[AttentionCall], Tensor]
+"""Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+
+
+@dataclass
+class _Ended:
+    """A module call that ended, attention inside, with its output."""
+
+    module: nn.Module
+    occurrence: int
+    output: Any
+
+
+@dataclass
+class _Open:
+    """A module call under way, and the calls inside it that ended with attention in them."""
+
+    module: nn.Module | None
+    occurrence: int = 0
+    ended: list[_Ended] = field(default_factory=list)
+    attends: bool = False
+
+
+@dataclass(frozen=True)
+class LayerState:
+    """What one attention layer did in the clean pass. B examples, H heads, Q queries, K keys, D dimensions."""
+
+    index: int
+    """Its place among all attention calls of the pass."""
+    name: str
+    probabilities: Tensor
+    """(B, H, Q, K)."""
+    values: Tensor
+    """(B, H, K, D), grouped heads repeated."""
+    context: Tensor
+    """(B, Q, H, D)."""
+    pairs: Tensor
+    """(B, 1 or H, Q, K), False where the mask forbids the pair or one of the two is padding."""
+
+
+class _ModuleCalls:
+    """Follows which modules are being called, in this thread only, while the clean pass runs."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._chain = [_Open(None)]
+        self._occurrences: dict[nn.Module, int] = {}
+        self.roots: list[nn.Module] = []
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        # These hooks are torch's public ones for all modules: the forward function may be any lambda, so
+        # its modules are not known beforehand. They go again before this block ends.
+        entering = register_module_forward_pre_hook(self._enter)
+        leaving = register_module_forward_hook(self._leave, always_call=True)
+        try:
+            yield
+        finally:
+            entering.remove()
+            leaving.remove()
+
+    def attention(self) -> list[_Ended]:
+        """Called at an attention call: the widest module calls that ended before it."""
+        for call in self._chain:
+            call.attends = True
+        return [ended for call in self._chain for ended in call.ended]
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
+            _refuse_dropout(module.p)
+        if len(self._chain) == 1 and module not in self.roots:
+            self.roots.append(module)
+        occurrence = self._occurrences.get(module, 0)
+        self._occurrences[module] = occurrence + 1
+        self._chain.append(_Open(module, occurrence))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() != self._thread or self._chain[-1].module is not module:
+            return
+        call = self._chain.pop()
+        if call.attends:
+            self._chain[-1].ended.append(_Ended(module, call.occurrence, output))
+
+
+class Recording:
+    """A clean pass of a forward function, with what is needed to replay it.
+
+    Args:
+        forward: The forward function with one batch of arguments.
+        layers: The attention layers to record; one given n times stands for its first n calls.
+
+    Attributes:
+        output: The clean output.
+        states: One :class:`LayerState` per layer, in the order of ``layers``.
+
+    Raises:
+        ValueError: A layer is not reached by the forward function, or is run more often than it is listed; the
+            model drops out at random; a sequence is all padding.
+        UnsupportedModelError: The probabilities do not explain what the layer computes.
+    """
+
+    def __init__(self, forward: Forward, layers: Sequence[nn.Module]) -> None:
+        self.forward = forward
+        self._layers = list(layers)
+        self._ended: list[list[_Ended]] = []
+        self._row_bytes: dict[int, int] = {}
+        wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
+        modules = _ModuleCalls()
+
+        def record(call: AttentionCall) -> Result:
+            _refuse_dropout(float(call.options.get("dropout") or 0.0))
+            result = call.proceed()
+            if call.module in wanted:
+                wanted[call.module].append(_state(call, result[0], len(self._ended)))
+            self._ended.append(modules.attention())
+            return result
+
+        with torch.no_grad(), modules.following(), intercept(self._layers, record):
+            self.output = forward()
+        self.roots = modules.roots
+        self.states = _in_order_of(self._layers, wanted)
+
+    def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+        """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
+
+        Args:
+            substitutes: By place among the attention calls, what makes the context there.
+            rows: Indices of examples, with repetition.
+        """
+        first = min(substitutes)
+        if first not in self._row_bytes:
+            self._row_bytes[first] = self._check(first)
+        return self._run(substitutes, rows)
+
+    def row_bytes(self, first: int) -> int:
+        """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
+        if first not in self._row_bytes:
+            self._row_bytes[first] = self._check(first)
+        return self._row_bytes[first]
+
+    def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+        first = min(substitutes)
+        ended = self._ended[first]
+        places = itertools.count(first if ended else 0)
+
+        def substitute(call: AttentionCall) -> Result:
+            place = next(places)
+            return (substitutes[place](call), None) if place in substitutes else call.proceed()
+
+        with _handing_back(ended, rows, self.forward.batch_size), intercept(self._layers, substitute):
+            return self.forward(rows)
+
+    def _check(self, first: int) -> int:
+        """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
+        row = self.forward.all_rows[:1]
+        state = next(state for state in self.states if state.index == first)
+        clean = take_rows(self.output, row, self.forward.batch_size)
+
+        def agrees() -> bool:
+            output = self._run({first: lambda call: context}, row).detach()
+            return output.shape == clean.shape and bool(torch.allclose(output, clean, **_tolerance(clean)))
+
+        with torch.enable_grad(), _saved_bytes(self.roots) as saved:
+            context = state.context[:1].clone().requires_grad_()
+            try:
+                trusted = agrees()
+            except Exception:  # whatever a model does with outputs handed back: whole passes are always right
+                if not self._ended[first]:
+                    raise
+                trusted = False
+            if not trusted and self._ended[first]:
+                self._ended[first] = []
+                warnings.warn(
+                    f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
+                    "the same result, more slowly.",
+                    stacklevel=2,
+                )
+                saved.clear()
+                trusted = agrees()
+        if not trusted:
+            raise ValueError(
+                "The forward function gave two different outputs for the same input, so no difference between "
+                "outputs can be attributed. Switch off what is random in it, or what one example gets from the "
+                "other examples of its batch; is the model in eval mode?"
+            )
+        return sum(saved.values())
+
+
+def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
+    name = type(call.module).__name__
+    pairs = call.pairs()
+    if not pairs.flatten(1).any(1).all():
+        example = int(pairs.flatten(1).any(1).logical_not().nonzero()[0])
+        raise ValueError(f"Example {example} of the batch is all padding: no token of it may attend to any other.")
+    probabilities, values = call.probabilities(), call.values()
+    # 1 only for queries that attend to something: what the model computes for padding is of no concern.
+    attends = pairs.any(-1).transpose(1, 2).unsqueeze(-1)
+    own = (probabilities @ values).transpose(1, 2)
+    if not torch.allclose(torch.where(attends, own, 0), torch.where(attends, context, 0), **_tolerance(context)):
+        raise UnsupportedModelError(
+            f"The attention probabilities of {name} do not reproduce what it computes with "
+            f"attn_implementation={call.implementation!r}. Load the model with attn_implementation='eager'."
+        )
+    return LayerState(index, name, probabilities, values, context, pairs)
+
+
+def _tolerance(like: Tensor) -> dict[str, float]:
+    """Agreement to half the digits of the data type: rounding passes, another computation does not.
+
+    Of float32 at most: many families take the softmax in it, whatever the model's own type.
+    """
+    half = max(torch.finfo(like.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    scale = float(like.abs().max()) if like.numel() else 0.0
+    return {"rtol": half, "atol": half * scale}
+
+
+def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
+    for layer, states in wanted.items():
+        if not states:
+            raise ValueError(
+                f"The forward function never reached the attention of a given layer ({type(layer).__name__}). Is it a "
+                "layer of the model that the forward function runs? attention_layers(model) lists them; models "
+                "wrapped in DataParallel run copies of their layers: give the model itself."
+            )
+        if len(states) != sum(layer is other for other in layers):
+            raise ValueError(
+                f"{type(layer).__name__} runs {len(states)} times in one pass (shared weights) and is listed "
+                f"{sum(layer is other for other in layers)} times: list it once for each of its calls, "
+                f"layer=[attention] * {len(states)}."
+            )
+    queues = {layer: iter(states) for layer, states in wanted.items()}
+    return [next(queues[layer]) for layer in layers]
+
+
+def _refuse_dropout(probability: float) -> None:
+    if probability > 0:
+        raise ValueError(
+            "The model is in training mode and drops out at random: its output is not a function of its input. "
+            "Call model.eval() first."
+        )
+
+
+@contextmanager
+def _handing_back(ended: Sequence[_Ended], rows: Tensor, batch_size: int) -> Iterator[None]:
+    """Let these module calls return their recorded outputs, for ``rows``, without running."""
+    outputs: dict[nn.Module, dict[int, Any]] = {}
+    for call in ended:
+        outputs.setdefault(call.module, {})[call.occurrence] = call.output
+    with ExitStack() as stack:
+        for module, recorded in outputs.items():
+            stack.enter_context(_forward_set(module, recorded, lambda t: take_rows(t, rows, batch_size)))
+        yield
+
+
+@contextmanager
+def _forward_set(module: nn.Module, recorded: Mapping[int, Any], pick: Callable[[Tensor], Any]) -> Iterator[None]:
+    own, occurrences = module.forward, itertools.count()
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        occurrence = next(occurrences)
+        if occurrence not in recorded:
+            return own(*args, **kwargs)
+        return tree_map_only(Tensor, pick, recorded[occurrence])
+
+    set_before = "forward" in vars(module)
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if set_before:
+            module.forward = own
+
+
+@contextmanager
+def without_parameter_gradients(roots: Sequence[nn.Module]) -> Iterator[None]:
+    """Parameters need no gradient inside the block; each is set back to what it was."""
+    parameters = [p for root in roots for p in root.parameters() if p.requires_grad]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
+    """Sizes of what autograd keeps inside the block, by storage, the model's own weights left out."""
+    weights = {p.untyped_storage().data_ptr() for root in roots for p in root.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield sizes
