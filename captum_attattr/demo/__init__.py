@@ -1,0 +1,56 @@
+"""A small sentiment classifier and sixty film reviews, for examples, tests and first looks without a download.
+
+The model is a 6-layer BERT with 12 heads a layer, fine-tuned on SST-2; ``README.md`` beside this file is its card.
+
+    >>> from captum_attattr.demo import load_demo, load_reviews
+    >>> model, tokenizer = load_demo()
+    >>> sentence, label = load_reviews()[0]
+    >>> model(**tokenizer(sentence, return_tensors="pt")).logits.shape
+    torch.Size([1, 2])
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+__all__ = ["load_demo", "load_reviews"]
+
+_FOLDER = Path(__file__).parent
+
+
+def load_demo(
+    dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The bundled classifier in evaluation mode and its tokenizer; label 0 is negative, 1 positive.
+
+    The weights are stored in float16; ``dtype`` is what they are turned into, and ``device`` where they go (the
+    CPU if None).
+
+    >>> model, tokenizer = load_demo()
+    >>> inputs = tokenizer("A quiet and lovely film.", return_tensors="pt")
+    >>> model.config.id2label[model(**inputs).logits.argmax().item()]
+    'positive'
+    """
+    model = AutoModelForSequenceClassification.from_pretrained(_FOLDER, dtype=dtype)
+    return model.to(device or "cpu").eval(), AutoTokenizer.from_pretrained(_FOLDER)
+
+
+def load_reviews() -> list[tuple[str, int]]:
+    """Sixty review sentences written for this package, each with its label: 1 positive, 0 negative.
+
+    >>> reviews = load_reviews()
+    >>> len(reviews)
+    60
+    """
+    with (_FOLDER / "reviews.tsv").open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row["sentence"], int(row["label"])) for row in rows]
