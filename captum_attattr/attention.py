@@ -118,9 +118,7 @@ class AttentionCall:
     def probabilities(self) -> Tensor:
         """Attention probabilities (batch, head, query, key), by the family's own eager function."""
         function = _eager_function(self.module)
-        _, weights = function(
-            self.module, self.query, self.key, self.value, self._additive_mask(), **self.options
-        )
+        _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
         if weights is None:
             raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
         return weights

@@ -282,5 +282,3 @@ def _check_layers(layer: Any) -> None:
 def _check_batch_size(internal_batch_size: Any) -> None:
     if internal_batch_size is not None and (not isinstance(internal_batch_size, int) or internal_batch_size < 1):
         raise ValueError(f"internal_batch_size must be a whole number of at least 1, got {internal_batch_size!r}.")
-
-

@@ -41,7 +41,9 @@ def _of_layer(given: Any, state: LayerState) -> Tensor | None:
     if isinstance(given, (int, float)) and not isinstance(given, bool):
         return torch.full((1, 1, 1, 1), float(given), dtype=torch.float64, device=attention.device)
     if not isinstance(given, Tensor):
-        raise TypeError(f"attention_baselines must be None, a number, 'uniform' or a tensor, got {type(given).__name__}.")
+        raise TypeError(
+            f"attention_baselines must be None, a number, 'uniform' or a tensor, got {type(given).__name__}."
+        )
     if not _broadcasts(given.shape, attention.shape):
         raise ValueError(
             f"attention_baselines of shape {tuple(given.shape)} does not broadcast to the attention of {state.name}, "

@@ -22,9 +22,11 @@ from torch import Tensor
 
 def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
     """The given rows of a tensor with one row an example; anything else comes back as it is."""
-    if isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == batch_size:
-        return value.index_select(0, rows.to(value.device))
-    return value
+    if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] != batch_size:
+        return value
+    if batch_size == 1:
+        return value.expand(len(rows), *value.shape[1:])  # no copy
+    return value.index_select(0, rows.to(value.device))
 
 
 class Forward:

@@ -19,7 +19,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
-from captum_attattr.replay import LayerState, Recording
+from captum_attattr.replay import LayerState, Recording, Substitute
 
 # Rows beyond this do not run faster on a CPU, and what they keep for their gradients leaves its caches.
 _CPU_BYTES = 256 * 2**20
@@ -66,9 +66,7 @@ class Path:
         steps, batch, heads, keys, dim = values.shape
         # All steps side by side in one product: the matrix is neither repeated nor kept more than once.
         columns = values.permute(1, 2, 3, 0, 4).reshape(batch, heads, keys, steps * dim)
-        attention, change = (
-            t[examples].to(columns.dtype) for t in (self.state.probabilities, self.change)
-        )
+        attention, change = (t[examples].to(columns.dtype) for t in (self.state.probabilities, self.change))
         away = (1 - alphas).to(columns).view(-1, 1, 1, 1, 1)
 
         def spread(context: Tensor) -> Tensor:
@@ -88,7 +86,7 @@ def integrate_layer(
     for examples, steps in chunks.of(recording.row_bytes(state.index)):
         context = path.context(nodes[steps], examples).requires_grad_()
         rows = chunks.rows(examples, steps)
-        output = recording.replay({state.index: lambda call, context=context: context}, rows)
+        output = recording.replay({state.index: _always(context)}, rows)
         (gradient,) = _gradients(recording, output, target, rows, [context])
         stepwise = gradient.to(total).unflatten(0, (steps.stop - steps.start, -1))
         total[examples] += torch.einsum("s,s...->...", weights[steps].to(total), stepwise)
@@ -105,18 +103,8 @@ def integrate_jointly(
     for examples, steps in chunks.of(recording.row_bytes(first)):
         rows = chunks.rows(examples, steps)
         seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-        def freeze(path: Path, seen=seen, alphas=nodes[steps], examples=examples) -> Callable[[AttentionCall], Tensor]:
-            def substitute(call: AttentionCall) -> Tensor:
-                context = path.frozen_context(call, alphas, examples)
-                # Below the first layer nothing has a gradient yet: the graph begins here.
-                context = context if context.requires_grad else context.requires_grad_()
-                seen[path.state.index] = (context, call.values().detach())
-                return context
-
-            return substitute
-
-        output = recording.replay({path.state.index: freeze(path) for path in paths}, rows)
+        substitutes = {path.state.index: _watched(path, nodes[steps], examples, seen) for path in paths}
+        output = recording.replay(substitutes, rows)
         contexts = [seen[path.state.index][0] for path in paths]
         gradients = _gradients(recording, output, target, rows, contexts)
         for path, total, gradient in zip(paths, totals, gradients, strict=True):
@@ -127,26 +115,40 @@ def integrate_jointly(
     return totals
 
 
-def outputs_at_baseline(
-    recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks
-) -> Tensor:
+def outputs_at_baseline(recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks) -> Tensor:
     """F with the attention of all these layers at their baselines, (B,)."""
-    start = torch.zeros(1, dtype=torch.float64)
     first = min(path.state.index for path in paths)
     scores = []
     with torch.no_grad():
         for examples, _ in chunks.of(recording.row_bytes(first), n_steps=1):
-            substitutes = {
-                path.state.index: (
-                    (lambda call, path=path: path.context(start, examples))
-                    if len(paths) == 1
-                    else (lambda call, path=path: path.frozen_context(call, start, examples))
-                )
-                for path in paths
-            }
+            substitutes = {path.state.index: _at_baseline(path, examples, alone=len(paths) == 1) for path in paths}
             rows = recording.forward.all_rows[examples]
             scores.append(recording.forward.scores(recording.replay(substitutes, rows), target, rows))
     return torch.cat(scores)
+
+
+def _always(context: Tensor) -> Substitute:
+    return lambda call: context
+
+
+def _watched(path: Path, alphas: Tensor, examples: slice, seen: dict[int, tuple[Tensor, Tensor]]) -> Substitute:
+    """Frozen attention on the path; the context and the values that it met are left in ``seen``."""
+
+    def substitute(call: AttentionCall) -> Tensor:
+        context = path.frozen_context(call, alphas, examples)
+        # Below the first layer nothing has a gradient yet: the graph begins here.
+        context = context if context.requires_grad else context.requires_grad_()
+        seen[path.state.index] = (context, call.values().detach())
+        return context
+
+    return substitute
+
+
+def _at_baseline(path: Path, examples: slice, *, alone: bool) -> Substitute:
+    start = torch.zeros(1, dtype=torch.float64)
+    if alone:
+        return _always(path.context(start, examples))
+    return lambda call: path.frozen_context(call, start, examples)
 
 
 def _gradients(

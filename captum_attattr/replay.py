@@ -1,9 +1,9 @@
 """One clean pass recorded, and the rest of it replayed from any attention layer with another context.
 
-On the path of a layer nothing below it changes. So the clean pass notes, at each attention call, which
-module calls around it have already ended (for a stack of blocks: the blocks below). A replay runs the
-whole forward function again, but those modules hand back the outputs that they had, and the attention
-calls that are asked to put another context in place. No model family is known by name.
+On the path of a layer nothing that ran before it changes. So the clean pass notes, at each attention call,
+which module calls have already ended (the embeddings, the blocks below, the layer's own query, key and value).
+A replay runs the whole forward function again, but those modules hand back the outputs that they had, and
+the attention calls that are asked to put another context in place. No model family is known by name.
 
 Whether that gives the model's own output is checked before it is trusted, once per layer and one row of
 the batch wide; where it does not (state kept aside of the hidden states), whole passes are made instead.
@@ -12,42 +12,21 @@ the batch wide; where it does not (state kept aside of the hidden states), whole
 from __future__ import annotations
 
 import itertools
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_map_only
 
 from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
 from captum_attattr.forward import Forward, take_rows
+from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
 
 Substitute = Callable[[AttentionCall], Tensor]
 """Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
-
-
-@dataclass
-class _Ended:
-    """A module call that ended, attention inside, with its output."""
-
-    module: nn.Module
-    occurrence: int
-    output: Any
-
-
-@dataclass
-class _Open:
-    """A module call under way, and the calls inside it that ended with attention in them."""
-
-    module: nn.Module | None
-    occurrence: int = 0
-    ended: list[_Ended] = field(default_factory=list)
-    attends: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,52 +44,6 @@ class LayerState:
     """(B, Q, H, D)."""
     pairs: Tensor
     """(B, 1 or H, Q, K), False where the mask forbids the pair or one of the two is padding."""
-
-
-class _ModuleCalls:
-    """Follows which modules are being called, in this thread only, while the clean pass runs."""
-
-    def __init__(self) -> None:
-        self._thread = threading.get_ident()
-        self._chain = [_Open(None)]
-        self._occurrences: dict[nn.Module, int] = {}
-        self.roots: list[nn.Module] = []
-
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        # These hooks are torch's public ones for all modules: the forward function may be any lambda, so
-        # its modules are not known beforehand. They go again before this block ends.
-        entering = register_module_forward_pre_hook(self._enter)
-        leaving = register_module_forward_hook(self._leave, always_call=True)
-        try:
-            yield
-        finally:
-            entering.remove()
-            leaving.remove()
-
-    def attention(self) -> list[_Ended]:
-        """Called at an attention call: the widest module calls that ended before it."""
-        for call in self._chain:
-            call.attends = True
-        return [ended for call in self._chain for ended in call.ended]
-
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() != self._thread:
-            return
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
-            _refuse_dropout(module.p)
-        if len(self._chain) == 1 and module not in self.roots:
-            self.roots.append(module)
-        occurrence = self._occurrences.get(module, 0)
-        self._occurrences[module] = occurrence + 1
-        self._chain.append(_Open(module, occurrence))
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() != self._thread or self._chain[-1].module is not module:
-            return
-        call = self._chain.pop()
-        if call.attends:
-            self._chain[-1].ended.append(_Ended(module, call.occurrence, output))
 
 
 class Recording:
@@ -133,17 +66,17 @@ class Recording:
     def __init__(self, forward: Forward, layers: Sequence[nn.Module]) -> None:
         self.forward = forward
         self._layers = list(layers)
-        self._ended: list[list[_Ended]] = []
+        self._ended: list[list[EndedCall]] = []
         self._row_bytes: dict[int, int] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
-        modules = _ModuleCalls()
+        modules = ModuleCalls()
 
         def record(call: AttentionCall) -> Result:
-            _refuse_dropout(float(call.options.get("dropout") or 0.0))
+            refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
             if call.module in wanted:
                 wanted[call.module].append(_state(call, result[0], len(self._ended)))
-            self._ended.append(modules.attention())
+            self._ended.append(modules.ended() if call.module in wanted else [])
             return result
 
         with torch.no_grad(), modules.following(), intercept(self._layers, record):
@@ -173,12 +106,13 @@ class Recording:
         first = min(substitutes)
         ended = self._ended[first]
         places = itertools.count(first if ended else 0)
+        pick = partial(take_rows, rows=rows, batch_size=self.forward.batch_size)
 
         def substitute(call: AttentionCall) -> Result:
             place = next(places)
             return (substitutes[place](call), None) if place in substitutes else call.proceed()
 
-        with _handing_back(ended, rows, self.forward.batch_size), intercept(self._layers, substitute):
+        with handing_back(ended, pick), intercept(self._layers, substitute):
             return self.forward(rows)
 
     def _check(self, first: int) -> int:
@@ -189,7 +123,7 @@ class Recording:
 
         def agrees() -> bool:
             output = self._run({first: lambda call: context}, row).detach()
-            return output.shape == clean.shape and bool(torch.allclose(output, clean, **_tolerance(clean)))
+            return output.shape == clean.shape and _close(output, clean)
 
         with torch.enable_grad(), _saved_bytes(self.roots) as saved:
             context = state.context[:1].clone().requires_grad_()
@@ -227,7 +161,7 @@ def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
     # 1 only for queries that attend to something: what the model computes for padding is of no concern.
     attends = pairs.any(-1).transpose(1, 2).unsqueeze(-1)
     own = (probabilities @ values).transpose(1, 2)
-    if not torch.allclose(torch.where(attends, own, 0), torch.where(attends, context, 0), **_tolerance(context)):
+    if not _close(torch.where(attends, own, 0), torch.where(attends, context, 0)):
         raise UnsupportedModelError(
             f"The attention probabilities of {name} do not reproduce what it computes with "
             f"attn_implementation={call.implementation!r}. Load the model with attn_implementation='eager'."
@@ -235,14 +169,13 @@ def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
     return LayerState(index, name, probabilities, values, context, pairs)
 
 
-def _tolerance(like: Tensor) -> dict[str, float]:
+def _close(one: Tensor, other: Tensor) -> bool:
     """Agreement to half the digits of the data type: rounding passes, another computation does not.
 
     Of float32 at most: many families take the softmax in it, whatever the model's own type.
     """
-    half = max(torch.finfo(like.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
-    scale = float(like.abs().max()) if like.numel() else 0.0
-    return {"rtol": half, "atol": half * scale}
+    half = max(torch.finfo(other.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
+    return torch.allclose(one, other, rtol=half, atol=half * float(other.abs().max()))
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
@@ -261,46 +194,6 @@ def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[La
             )
     queues = {layer: iter(states) for layer, states in wanted.items()}
     return [next(queues[layer]) for layer in layers]
-
-
-def _refuse_dropout(probability: float) -> None:
-    if probability > 0:
-        raise ValueError(
-            "The model is in training mode and drops out at random: its output is not a function of its input. "
-            "Call model.eval() first."
-        )
-
-
-@contextmanager
-def _handing_back(ended: Sequence[_Ended], rows: Tensor, batch_size: int) -> Iterator[None]:
-    """Let these module calls return their recorded outputs, for ``rows``, without running."""
-    outputs: dict[nn.Module, dict[int, Any]] = {}
-    for call in ended:
-        outputs.setdefault(call.module, {})[call.occurrence] = call.output
-    with ExitStack() as stack:
-        for module, recorded in outputs.items():
-            stack.enter_context(_forward_set(module, recorded, lambda t: take_rows(t, rows, batch_size)))
-        yield
-
-
-@contextmanager
-def _forward_set(module: nn.Module, recorded: Mapping[int, Any], pick: Callable[[Tensor], Any]) -> Iterator[None]:
-    own, occurrences = module.forward, itertools.count()
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        occurrence = next(occurrences)
-        if occurrence not in recorded:
-            return own(*args, **kwargs)
-        return tree_map_only(Tensor, pick, recorded[occurrence])
-
-    set_before = "forward" in vars(module)
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if set_before:
-            module.forward = own
 
 
 @contextmanager

@@ -87,7 +87,11 @@ def direct_attribution(
         points, masses = np.polynomial.legendre.leggauss(20)
         nodes, weights = (points + 1) / 2, masses / 2
     clean = clean_attention(model, forward, layers)
-    starts = [torch.zeros_like(a) for a in clean] if baselines is None else [b.expand_as(a) for a, b in zip(clean, baselines)]
+    starts = (
+        [torch.zeros_like(a) for a in clean]
+        if baselines is None
+        else [b.expand_as(a) for a, b in zip(clean, baselines)]
+    )
     if padding is not None:
         starts = [torch.where(padding[:, None, :, None], a, s) for a, s in zip(clean, starts)]
     gradients = [torch.zeros_like(a) for a in clean]

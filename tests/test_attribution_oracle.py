@@ -22,7 +22,7 @@ def fast(c, layers, path="layerwise", **options):
 
 def slow(c, layers, baselines=None, n_steps=20, method="gausslegendre", target=1):
     nodes, weights = quadrature(method, n_steps)
-    forward = lambda: c.forward(c.inputs, c.mask)[:, target]  # noqa: E731
+    forward = lambda: c.forward(c.inputs, c.mask)[:, target]
     return direct_attribution(c.model, forward, layers, baselines, c.padding, nodes, weights)
 
 

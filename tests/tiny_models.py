@@ -77,10 +77,8 @@ class Case:
     mask: Tensor | None
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None:
-            logits = self.model(inputs).logits
-        else:
-            logits = self.model(inputs, attention_mask=mask).logits
+        options = {} if mask is None else {"attention_mask": mask}
+        logits = self.model(inputs, **options).logits
         if logits.dim() == 3:
             return logits[:, 0].softmax(-1) if mask is None else logits[range(len(mask)), mask.sum(1) - 1].softmax(-1)
         return logits.softmax(-1)

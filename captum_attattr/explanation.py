@@ -1,0 +1,200 @@
+"""The answer for one text: tokens, prediction, shares, and what the user asks of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from captum_attattr import aggregation
+
+FORMAT_VERSION = 1
+
+
+class TokenPair(NamedTuple):
+    """Query looks at key, by position, and the share of that."""
+
+    query: int
+    key: int
+    score: float
+
+
+class Head(NamedTuple):
+    """A head, by the number of its layer in the model and its own in the layer, and its share."""
+
+    layer: int
+    head: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What self-attention attribution found for one text. L layers, H heads, T tokens.
+
+    Example:
+        >>> from captum_attattr import explain
+        >>> explanation = explain("A warm, funny film.")
+        >>> explanation.label
+        'positive'
+        >>> explanation.attributions.shape
+        torch.Size([6, 12, 8, 8])
+    """
+
+    text: str
+    text_pair: str | None
+    tokens: list[str]
+    """Readable; a piece that continues a word begins with ##."""
+    special: list[bool]
+    """Which tokens the tokenizer added ([CLS], [SEP])."""
+    labels: list[str]
+    probabilities: Tensor
+    """Of each label (labels,); for a regression model its output."""
+    target: int
+    """The label whose output is explained."""
+    output: float
+    """F: probability (or logit) of the target."""
+    attributions: Tensor
+    """(L, H, T, T): share of query i looking at key j, in the unit of F."""
+    attention: Tensor
+    """(L, H, T, T): the attention probabilities that the model used."""
+    delta: Tensor
+    """(L,): sum of a layer's shares minus F(A) - F(A0), the integration error; (1,) for the joint path."""
+    layers: list[int]
+    """Numbers of the explained layers in the model, from 0."""
+    settings: dict[str, Any]
+    """How it was made: model, method, n_steps, path, output, baseline, versions."""
+
+    @property
+    def label(self) -> str:
+        """Name of the target."""
+        return self.labels[self.target]
+
+    @property
+    def prediction(self) -> str:
+        """Name of the most probable label."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def baseline_output(self) -> Tensor:
+        """F(A0) with each layer's attention at its baseline, (L,); on the joint path with all of them there, (1,)."""
+        total = self.layer_scores()
+        if self.settings["path"] == "joint":
+            total = total.sum().reshape(1)
+        return self.output - (total - self.delta)
+
+    def head_scores(self, reduction: aggregation.HeadReduction = "sum", **options: Any) -> Tensor:
+        """(L, H): see :func:`captum_attattr.head_scores`."""
+        return aggregation.head_scores(self.attributions, reduction, **options)
+
+    def token_scores(self, reduction: aggregation.TokenReduction = "received", **options: Any) -> Tensor:
+        """(T,): see :func:`captum_attattr.token_scores`."""
+        return aggregation.token_scores(self.attributions, reduction, **options)
+
+    def pair_scores(self, **options: Any) -> Tensor:
+        """(T, T): see :func:`captum_attattr.pair_scores`."""
+        return aggregation.pair_scores(self.attributions, **options)
+
+    def layer_scores(self, **options: Any) -> Tensor:
+        """(L,): see :func:`captum_attattr.layer_scores`."""
+        return aggregation.layer_scores(self.attributions, **options)
+
+    def top_pairs(self, k: int = 10, *, special: bool = True) -> list[TokenPair]:
+        """The k token pairs with the largest magnitude, summed over layers and heads.
+
+        Args:
+            k: How many at most.
+            special: Whether pairs with tokens that the tokenizer added take part.
+        """
+        scores = self.pair_scores()
+        magnitude = scores.abs()
+        if not special:
+            left_out = torch.tensor(self.special)
+            magnitude = magnitude.masked_fill(left_out[:, None] | left_out[None, :], -1)
+        best = magnitude.flatten().topk(min(max(k, 0), magnitude.numel())).indices.tolist()
+        width = len(self.tokens)
+        places = [divmod(place, width) for place in best if magnitude.view(-1)[place] > 0]
+        return [TokenPair(i, j, float(scores[i, j])) for i, j in places]
+
+    def top_heads(self, k: int = 10, reduction: aggregation.HeadReduction = "sum") -> list[Head]:
+        """The k heads with the largest magnitude of their score."""
+        scores = self.head_scores(reduction)
+        best = scores.abs().flatten().topk(min(max(k, 0), scores.numel())).indices.tolist()
+        places = [divmod(place, scores.shape[1]) for place in best]
+        return [Head(self.layers[layer], head, float(scores[layer, head])) for layer, head in places]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to one safetensors file, with the words in the file's metadata.
+
+        Raises:
+            ValueError: The file cannot be written.
+        """
+        path = Path(path)
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
+        words = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
+        metadata = {"captum_attattr": json.dumps({"version": FORMAT_VERSION, **words})}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(tensors, path, metadata=metadata)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"The explanation cannot be written to {path}: {error}") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get("captum_attattr")
+                if header is None:
+                    raise ValueError(f"{path} is not a saved explanation.")
+                words = json.loads(header)
+                version = words.pop("version")
+                if version > FORMAT_VERSION:
+                    raise ValueError(
+                        f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade it."
+                    )
+                return cls(**words, **{name: file.get_tensor(name) for name in _TENSORS})
+        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} cannot be read as a saved explanation, it may be damaged: {error}") from error
+
+    def to_dict(self, k: int = 10, *, special: bool = True) -> dict[str, Any]:
+        """The answer in plain types, for JSON: prediction, completeness, strongest pairs and heads."""
+        pairs = self.top_pairs(k, special=special)
+        return {
+            "text": self.text,
+            "text_pair": self.text_pair,
+            "tokens": self.tokens,
+            "prediction": self.prediction,
+            "probabilities": dict(zip(self.labels, self.probabilities.tolist(), strict=True)),
+            "target": self.label,
+            "output": self.output,
+            "baseline_output": self.baseline_output.tolist(),
+            "delta": self.delta.tolist(),
+            "layers": self.layers,
+            "head_scores": self.head_scores().tolist(),
+            "token_scores": self.token_scores().tolist(),
+            "top_pairs": [{"from": self.tokens[p.query], "to": self.tokens[p.key], **p._asdict()} for p in pairs],
+            "top_heads": [head._asdict() for head in self.top_heads(k)],
+            "settings": self.settings,
+        }
+
+    def __repr__(self) -> str:
+        """Short: the text, the target and the size."""
+        return (
+            f"Explanation({self.text!r}, {self.label} {self.output:.3f}, "
+            f"{len(self.layers)} layers x {self.attributions.shape[1]} heads x {len(self.tokens)} tokens)"
+        )
+
+
+_TENSORS = ("probabilities", "attributions", "attention", "delta")

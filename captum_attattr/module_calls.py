@@ -1,0 +1,117 @@
+"""Which module calls have ended at some point of a pass, and how to let them hand back what they gave then."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_map_only
+
+
+@dataclass
+class EndedCall:
+    """A module call that ended, with its output."""
+
+    module: nn.Module
+    occurrence: int
+    output: Any
+
+
+@dataclass
+class _Open:
+    """A module call under way, and the calls right inside it that have ended."""
+
+    module: nn.Module | None
+    occurrence: int = 0
+    ended: list[EndedCall] = field(default_factory=list)
+
+
+class ModuleCalls:
+    """Follows which modules are being called, in this thread only, while the clean pass runs."""
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._chain = [_Open(None)]
+        self._occurrences: dict[nn.Module, int] = {}
+        self.roots: list[nn.Module] = []
+
+    @contextmanager
+    def following(self) -> Iterator[None]:
+        """Follow the calls until the block ends."""
+        # These hooks are torch's public ones for all modules: the forward function may be any lambda, so
+        # its modules are not known beforehand. They go again before this block ends.
+        entering = register_module_forward_pre_hook(self._enter)
+        leaving = register_module_forward_hook(self._leave, always_call=True)
+        try:
+            yield
+        finally:
+            entering.remove()
+            leaving.remove()
+
+    def ended(self) -> list[EndedCall]:
+        """The widest module calls that have ended so far."""
+        return [ended for call in self._chain for ended in call.ended]
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
+            refuse_dropout(module.p)
+        if len(self._chain) == 1 and module not in self.roots:
+            self.roots.append(module)
+        occurrence = self._occurrences.get(module, 0)
+        self._occurrences[module] = occurrence + 1
+        self._chain.append(_Open(module, occurrence))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() != self._thread or self._chain[-1].module is not module:
+            return
+        call = self._chain.pop()
+        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output))
+
+
+@contextmanager
+def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> Iterator[None]:
+    """Let these module calls return their outputs, each tensor passed through ``pick``, without running."""
+    outputs: dict[nn.Module, dict[int, Any]] = {}
+    for call in ended:
+        outputs.setdefault(call.module, {})[call.occurrence] = call.output
+    with ExitStack() as stack:
+        for module, recorded in outputs.items():
+            stack.enter_context(_forward_set(module, recorded, pick))
+        yield
+
+
+@contextmanager
+def _forward_set(module: nn.Module, recorded: Mapping[int, Any], pick: Callable[[Tensor], Any]) -> Iterator[None]:
+    own, occurrences = module.forward, itertools.count()
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        occurrence = next(occurrences)
+        if occurrence not in recorded:
+            return own(*args, **kwargs)
+        return tree_map_only(Tensor, pick, recorded[occurrence])
+
+    set_before = "forward" in vars(module)
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
+        if set_before:
+            module.forward = own  # type: ignore[method-assign]
+
+
+def refuse_dropout(probability: float) -> None:
+    """Raise where something is about to be dropped at random."""
+    if probability > 0:
+        raise ValueError(
+            "The model is in training mode and drops out at random: its output is not a function of its input. "
+            "Call model.eval() first."
+        )
