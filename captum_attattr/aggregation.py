@@ -4,8 +4,8 @@ All functions take attributions as :meth:`SelfAttentionAttribution.attribute` gi
 (layer, batch, head, query, key), a list of (batch, head, query, key), or one sentence's
 (layer, head, query, key). The batch axis stays where it was. Signs are kept unless said otherwise.
 
-Scores of different layers are shares of different differences (DESIGN of the method: each layer has a path of
-its own), so sums over layers rank and compare, but are no shares of the output.
+Each layer has a path of its own, so scores of different layers are shares of different differences: sums over
+layers rank and compare, but are no shares of the output (those of the joint path are).
 """
 
 from __future__ import annotations

@@ -211,12 +211,11 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
 
     @contextmanager
     def _recorded(self, inputs: Any, additional_forward_args: Any) -> Any:
-        """A clean pass, with gradients on, autocast left to the user's forward function, parameters at rest."""
-        forward = Forward(self.forward_func, inputs, additional_forward_args)
+        """A clean pass, and gradients on for what is replayed from it, though not for the parameters."""
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            recording = Recording(forward, self._layers())
+            recording = Recording(Forward(self.forward_func, inputs, additional_forward_args), self._layers())
             stack.enter_context(without_parameter_gradients(recording.roots))
             yield recording
 

@@ -5,27 +5,35 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
+from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
 from captum_attattr.demo import load_demo
 
 Output = Literal["probability", "logit"]
 
+# More tokens squared (pairs, in each head) than this in a batch take much memory and are no faster.
+_MOST_PAIRS = 2**18
 
-def load_classifier(name: str | os.PathLike[str] | None = None) -> tuple[nn.Module, Any]:
+
+def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
     """A sequence classification model in eval mode, float32, and its tokenizer.
 
     Args:
         name: A folder, a name on the Hugging Face Hub, or None for the bundled model.
+        tokenizer: To be used in place of the model's own.
 
     Raises:
-        ValueError: There is no such model, or it has no trained classification head.
+        ValueError: There is no such model, it has no trained classification head, or no tokenizer.
 
     Example:
         >>> from captum_attattr.classifier import load_classifier
@@ -33,25 +41,62 @@ def load_classifier(name: str | os.PathLike[str] | None = None) -> tuple[nn.Modu
         >>> model.config.id2label[1]
         'positive'
     """
-    if name is None:
-        return load_demo()
-    name = os.fspath(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        where = "this folder" if Path(name).is_dir() else "a folder or the Hugging Face Hub"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"No classification model could be loaded as {name!r} from {where}: {reason}") from error
-    if info["missing_keys"]:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
+    local = name is None or Path(name).is_dir()
+    with _quiet(progress=not local):
+        if name is None:
+            model, own_tokenizer = load_demo()
+            return model, own_tokenizer if tokenizer is None else tokenizer
+        _check_name(os.fspath(name))
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
+        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+            where = "this folder" if local else "a folder or the Hugging Face Hub"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason}"
+            ) from error
+    _check_loaded(os.fspath(name), info["missing_keys"], tokenizer)
+    return model.eval(), tokenizer
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is meant as a folder and is none, before the Hub is asked for it."""
+    if not name.strip():
+        raise ValueError("The model's name is empty: give a folder or a name on the Hugging Face Hub.")
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file: give the folder that holds config.json, the weights and the tokenizer.")
+    if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
+        raise ValueError(f"There is no folder {name} to load a model from.")
+
+
+def _check_loaded(name: str, missing: Sequence[str], tokenizer: Any) -> None:
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
         raise ValueError(
-            f"{name!r} has no trained classification head ({missing} missing): its predictions would be random. "
+            f"{name!r} has no trained classification head ({some} missing): its predictions would be random. "
             "Fine-tune it first, as tutorials/finetune_sst2.py does."
         )
-    return model.eval(), tokenizer
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # What transformers makes of a folder without tokenizer files.
+        raise ValueError(f"{name!r} holds no tokenizer: save it there, too (tokenizer.save_pretrained), or give one.")
+
+
+@contextmanager
+def _quiet(*, progress: bool) -> Iterator[None]:
+    """Leave reports of loading out, and, where nothing is downloaded, progress bars."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        logging.set_verbosity_error()
+        if not progress:
+            logging.disable_progress_bar()
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @dataclass(frozen=True)
@@ -84,10 +129,11 @@ class Classifier:
     def __init__(self, model: Any, tokenizer: Any, output: Output) -> None:
         if output not in ("probability", "logit"):
             raise ValueError(f"output {output!r} is unknown. Choose 'probability' or 'logit'.")
+        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
+            raise TypeError(f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}.")
         if model is None or isinstance(model, (str, os.PathLike)):
             self.name = "the bundled SST-2 model" if model is None else os.fspath(model)
-            model, own_tokenizer = load_classifier(model)
-            tokenizer = tokenizer or own_tokenizer
+            model, tokenizer = load_classifier(model, tokenizer)
         else:
             self.name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
         if not isinstance(model, nn.Module) or not hasattr(model, "config"):
@@ -96,14 +142,20 @@ class Classifier:
             raise TypeError("A model given as a module needs its tokenizer: explain(text, model, tokenizer).")
         self.model: Any = model
         self.tokenizer = tokenizer
-        self._config = self.model.config
-        self.labels = [str(self._config.id2label[i]) for i in range(self._config.num_labels)]
+        self._config: Any = cast(Any, model).config
+        self.labels: list[str] = [str(self._config.id2label[i]) for i in range(self._config.num_labels)]
         self.output: Output = "logit" if len(self.labels) == 1 else output
         self.input_names: list[str] = []
 
     def outputs(self, *inputs: Tensor) -> Tensor:
         """F for every label (B, labels), for what the model takes, in order."""
-        logits: Tensor = self.model(**dict(zip(self.input_names, inputs, strict=True))).logits
+        with self._batches_allowed():
+            logits = getattr(self.model(**dict(zip(self.input_names, inputs, strict=True))), "logits", None)
+        if logits is None or tuple(logits.shape) != (len(inputs[0]), len(self.labels)):
+            raise TypeError(
+                f"{type(self.model).__name__} does not give one logit a label for each text: explain needs a sequence "
+                "classification model. For others use SelfAttentionAttribution."
+            )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return logits if self.output == "logit" else self.probabilities(logits)
 
@@ -111,13 +163,32 @@ class Classifier:
         """Of each label; labels that do not exclude each other each have their own. Regression: the output itself."""
         if len(self.labels) == 1:
             return logits
-        several = self._config.problem_type == "multi_label_classification"
+        several = getattr(self._config, "problem_type", None) == "multi_label_classification"
         return logits.sigmoid() if several else logits.softmax(-1)
 
-    def target(self, wanted: int | str | None, predicted: int) -> int:
-        """Number of a label given by number or name; of the predicted one for None."""
-        if wanted is None:
-            return predicted
+    def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
+        """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.
+
+        A layer whose weights are used several times (ALBERT) is there once for each call. Of an encoder-decoder the
+        encoder's layers count: the decoder reads the text shifted by a token.
+        """
+        reads = self.model.get_encoder() if getattr(self._config, "is_encoder_decoder", False) else self.model
+        layers, calls = attention_layers(reads), []
+
+        def note(call: AttentionCall) -> Result:
+            calls.append(call.module)
+            return call.proceed()
+
+        with torch.no_grad(), intercept(layers, note):
+            outputs = self.outputs(*batch.inputs)
+        return outputs, [module for module in calls if module in layers]
+
+    def target(self, wanted: int | str) -> int:
+        """Number of a label given by number or name.
+
+        Raises:
+            ValueError: There is no such label.
+        """
         if isinstance(wanted, str) and wanted in self.labels:
             return self.labels.index(wanted)
         if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(self.labels):
@@ -129,20 +200,44 @@ class Classifier:
         """The texts in batches of like length, so that little is padding."""
         lengths = self._lengths(texts, pairs)
         order = sorted(range(len(texts)), key=lambda place: lengths[place])
-        can_pad = self.tokenizer.pad_token is not None
         start = 0
         while start < len(order):
             stop = start + 1
-            while stop < min(start + batch_size, len(order)) and (
-                can_pad or lengths[order[stop]] == lengths[order[start]]
-            ):
+            while stop < min(start + batch_size, len(order)) and self._fit(order[start : stop + 1], lengths):
                 stop += 1
             yield self._batch(order[start:stop], texts, pairs)
             start = stop
 
+    def _fit(self, places: Sequence[int], lengths: Sequence[int]) -> bool:
+        """Whether texts, shortest first, may share a batch."""
+        longest = lengths[places[-1]]
+        return len(places) * longest**2 <= _MOST_PAIRS and (self._can_pad() or longest == lengths[places[0]])
+
+    def _can_pad(self) -> bool:
+        """Decoders look for the text's end by the padding token: tokenizer and model must mean the same."""
+        padding = self.tokenizer.pad_token_id
+        return padding is not None and padding == self._config.pad_token_id
+
+    @contextmanager
+    def _batches_allowed(self) -> Iterator[None]:
+        """Without a padding token decoders refuse more than one text, even where nothing is padded."""
+        own = self._config.pad_token_id
+        try:
+            if own is None:
+                self._config.pad_token_id = -1  # no token has this number: the last one is the text's end
+            yield
+        finally:
+            if own is None:
+                self._config.pad_token_id = None
+
     def _lengths(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[int]:
-        lengths = [len(ids) for ids in self.tokenizer(list(texts), pairs and list(pairs), verbose=False)["input_ids"]]
-        limit = self._longest()
+        encoding = self.tokenizer(
+            list(texts), None if pairs is None else list(pairs), return_special_tokens_mask=True, verbose=False
+        )
+        lengths, limit = [len(ids) for ids in encoding["input_ids"]], self._longest()
+        for place, special in enumerate(encoding["special_tokens_mask"]):
+            if all(special):
+                raise ValueError(f"text {place} ({texts[place]!r}) holds nothing that the tokenizer knows.")
         cut = [place for place, length in enumerate(lengths) if length > limit]
         if cut:
             warnings.warn(
@@ -153,39 +248,50 @@ class Classifier:
         return [min(length, limit) for length in lengths]
 
     def _longest(self) -> int:
-        positions = getattr(self._config, "max_position_embeddings", None) or 10**9
-        return int(min(self.tokenizer.model_max_length, positions))
+        positions = [int(getattr(self._config, "max_position_embeddings", None) or 10**9)]
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx:
+                # RoBERTa and its like count positions from after the padding token's number.
+                positions.append(module.num_embeddings - module.padding_idx - 1)
+        return min(self.tokenizer.model_max_length, *positions)
 
     def _batch(self, places: list[int], texts: Sequence[str], pairs: Sequence[str] | None) -> Batch:
+        limit = self._longest()
         encoding = self.tokenizer(
             [texts[place] for place in places],
             None if pairs is None else [pairs[place] for place in places],
-            truncation=True,
-            max_length=self._longest() if self._longest() < 10**9 else None,
-            padding=self.tokenizer.pad_token is not None,
+            truncation=limit < 10**9,
+            max_length=limit if limit < 10**9 else None,
+            padding=len(places) > 1 and self._can_pad(),
+            padding_side="right",
             return_tensors="pt",
             return_special_tokens_mask=True,
         ).to(self.model.device)
         special = encoding.pop("special_tokens_mask").bool()
+        self._check_numbers(encoding["input_ids"])
         self.input_names = list(encoding.keys())
         ids = encoding["input_ids"]
         real = encoding["attention_mask"].bool() if "attention_mask" in encoding else torch.ones_like(ids).bool()
-        rows = range(len(places))
+        tokens = [self._readable(encoding, row, real[row]) for row in range(len(places))]
         return Batch(
-            places,
-            tuple(encoding.values()),
-            real,
-            [self._readable(encoding, row, real[row]) for row in rows],
-            [special[row][real[row]].tolist() for row in rows],
+            places, tuple(encoding.values()), real, tokens, [s[r].tolist() for s, r in zip(special, real, strict=True)]
         )
+
+    def _check_numbers(self, ids: Tensor) -> None:
+        known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
+        if known is not None and int(ids.max()) >= known:
+            raise ValueError(
+                f"The tokenizer gives token number {int(ids.max())}, the model knows {known}: is it the model's own?"
+            )
 
     def _readable(self, encoding: Any, row: int, real: Tensor) -> list[str]:
         """Tokens as text; a piece that continues a word begins with ##, whatever the tokenizer's own mark."""
         pieces = self.tokenizer.convert_ids_to_tokens(encoding["input_ids"][row].tolist())
-        words = encoding.word_ids(row) if encoding.is_fast else [None] * len(pieces)
+        words = list(zip(encoding.sequence_ids(row), encoding.word_ids(row), strict=True)) if encoding.is_fast else None
         readable = []
         for place, piece in enumerate(pieces):
             text = self.tokenizer.convert_tokens_to_string([piece]).strip().removeprefix("##") or piece
-            goes_on = place > 0 and words[place] is not None and words[place] == words[place - 1]
-            readable.append(f"##{text}" if goes_on or piece.startswith("##") else text)
+            inside = words is not None and place > 0 and words[place] == words[place - 1] != (None, None)
+            goes_on = piece.startswith("##") or (inside and piece[0] not in "\u2581\u0120" and text[0].isalnum())
+            readable.append(f"##{text}" if goes_on else text)
         return [token for token, keep in zip(readable, real.tolist(), strict=True) if keep]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import captum
@@ -12,7 +13,6 @@ import transformers
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.attention import attention_layers
 from captum_attattr.attribution import PathName, SelfAttentionAttribution
 from captum_attattr.classifier import Batch, Classifier, Output
 from captum_attattr.explanation import Explanation
@@ -23,7 +23,7 @@ Target = int | str | None
 @overload
 def explain(text: str, model: Any = ..., tokenizer: Any = ..., **options: Any) -> Explanation: ...
 @overload
-def explain(text: list[str], model: Any = ..., tokenizer: Any = ..., **options: Any) -> list[Explanation]: ...
+def explain(text: Sequence[str], model: Any = ..., tokenizer: Any = ..., **options: Any) -> list[Explanation]: ...
 def explain(  # type: ignore[misc]  # the overloads name the results; the options are checked here
     text: str | Sequence[str],
     model: nn.Module | str | os.PathLike[str] | None = None,
@@ -45,17 +45,17 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     Args:
         text: A text, or a list of them. Texts of like length are explained together.
         model: A sequence classification model of transformers, a folder or a name on the Hub; None for the bundled
-            sentiment model.
+            sentiment model. Of an encoder-decoder the encoder's attention is explained.
         tokenizer: The model's tokenizer; needed where ``model`` is a module.
         text_pair: Second text of a sentence pair, one for each text.
         target: Label to explain, by number or name, one for all or one for each text; None for the predicted one.
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
-        layers: Numbers of the layers to explain, from 0; None for all.
+        layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
         path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`.
         n_steps: Evaluations on the path, for each text and layer.
         method: Rule of integration.
         attention_baseline: A0: None for no attention, a number, or "uniform".
-        batch_size: At most so many texts at a time.
+        batch_size: At most so many texts at a time; fewer where they are long.
         show_progress: Show a progress bar on standard error.
 
     Returns:
@@ -76,114 +76,161 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         >>> explanation.prediction
         'negative'
     """
-    texts = _texts(text, "text")
-    pairs = None if text_pair is None else _texts(text_pair, "text_pair")
-    targets = _one_each(target, len(texts))
-    if pairs is not None and len(pairs) != len(texts):
-        raise ValueError(f"Got {len(pairs)} second texts for {len(texts)} texts: give one each.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    classifier = Classifier(model, tokenizer, output)
-    numbers, modules = _chosen_layers(classifier.model, layers)
-    attribution = SelfAttentionAttribution(classifier.outputs, modules, path=path)
+    request = Request.of(text, text_pair, target)
     options = {"method": method, "n_steps": n_steps, "attention_baselines": attention_baseline}
-    settings = _settings(classifier, path, options)
-    found: dict[int, Explanation] = {}
-    with tqdm(total=len(texts), desc="Explaining", unit="text", disable=not show_progress) as bar:
-        for batch in classifier.batches(texts, pairs, batch_size):
-            answers = _explain_batch(
-                classifier, attribution, batch, [targets[place] for place in batch.places], options
-            )
-            for place, answer in zip(batch.places, answers, strict=True):
-                second = None if pairs is None else pairs[place]
-                found[place] = Explanation(
-                    text=texts[place], text_pair=second, labels=classifier.labels, layers=numbers, settings=settings,
-                    **answer,
-                )  # fmt: skip
-                bar.update()
-    explanations = [found[place] for place in range(len(texts))]
+    explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, options)
+    found = dict(explainer.explain_each(request, batch_size, show_progress))
+    explanations = [found[place] for place in range(len(found))]
     return explanations[0] if isinstance(text, str) else explanations
 
 
-def _explain_batch(
-    classifier: Classifier,
-    attribution: SelfAttentionAttribution,
-    batch: Batch,
-    targets: Sequence[Target],
-    options: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """What is new about each text of a batch, padding cut off."""
-    ids, *rest = batch.inputs
-    with torch.no_grad():
-        outputs = classifier.outputs(*batch.inputs)
-    probabilities = outputs if classifier.output == "probability" else classifier.probabilities(outputs)
-    predicted = outputs.argmax(-1).tolist()
-    wanted = [classifier.target(target, guess) for target, guess in zip(targets, predicted, strict=True)]
-    attributions, delta = attribution.attribute(
-        ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **options
-    )
-    attention = attribution.attention_function(ids, tuple(rest)).attention
-    deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
+@dataclass(frozen=True)
+class Request:
+    """Texts to explain, with their second texts and targets, one each."""
 
-    def of_row(matrices: Sequence[Tensor], row: int) -> Tensor:
-        real = batch.real[row].to(matrices[0].device)
-        return torch.stack([matrix[row][:, real][:, :, real] for matrix in matrices]).float().cpu()
+    texts: list[str]
+    pairs: list[str] | None
+    targets: list[Target]
 
-    return [
-        {
-            "tokens": batch.tokens[row],
-            "special": batch.special[row],
-            "probabilities": probabilities[row].float().cpu(),
-            "target": wanted[row],
-            "output": float(outputs[row, wanted[row]]),
-            "attributions": of_row(attributions, row),
-            "attention": of_row(attention, row),
-            "delta": deltas[:, row].float().cpu(),
+    @classmethod
+    def of(cls, text: Any, text_pair: Any = None, target: Any = None) -> Request:
+        """From what :func:`explain` takes.
+
+        Raises:
+            ValueError: A text is empty, or the numbers of texts, second texts and targets differ.
+            TypeError: A text is no string.
+        """
+        texts = _texts(text, "text")
+        pairs = None if text_pair is None else _texts(text_pair, "text_pair")
+        if pairs is not None and len(pairs) != len(texts):
+            raise ValueError(f"Got {len(pairs)} second texts for {len(texts)} texts: give one each.")
+        return cls(texts, pairs, _one_each(target, len(texts)))
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A classifier, and how its outputs are to be explained."""
+
+    classifier: Classifier
+    layers: list[int] | None
+    path: PathName
+    options: dict[str, Any]
+    """For :meth:`SelfAttentionAttribution.attribute`: method, n_steps, attention_baselines."""
+
+    def explain_each(
+        self, request: Request, batch_size: int = 8, show_progress: bool = False
+    ) -> Iterator[tuple[int, Explanation]]:
+        """Explanations as they get ready, short texts first, each with the place of its text."""
+        targets = [None if target is None else self.classifier.target(target) for target in request.targets]
+        batches = self.classifier.batches(request.texts, request.pairs, batch_size)
+        with tqdm(total=len(targets), desc="Explaining", unit="text", disable=not show_progress) as bar:
+            for batch in batches:
+                answers = self._explain_batch(batch, [targets[place] for place in batch.places])
+                for place, answer in zip(batch.places, answers, strict=True):
+                    pair = None if request.pairs is None else request.pairs[place]
+                    yield place, Explanation(text=request.texts[place], text_pair=pair, **answer)
+                    bar.update()
+
+    def _explain_batch(self, batch: Batch, targets: Sequence[int | None]) -> list[dict[str, Any]]:
+        """What is found about each text of a batch, padding cut off."""
+        ids, *rest = batch.inputs
+        outputs, calls = self.classifier.predict(batch)
+        numbers = _chosen(self.layers, calls)
+        wanted = [
+            guess if target is None else target
+            for target, guess in zip(targets, outputs.argmax(-1).tolist(), strict=True)
+        ]
+        attribution = SelfAttentionAttribution(
+            self.classifier.outputs, [calls[number] for number in numbers], path=self.path
+        )
+        attributions, delta = attribution.attribute(
+            ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
+        )
+        attention = attribution.attention_function(ids, tuple(rest)).attention
+        deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
+        is_probability = self.classifier.output == "probability"
+        probabilities = outputs if is_probability else self.classifier.probabilities(outputs)
+        return [
+            {
+                "tokens": batch.tokens[row],
+                "special": batch.special[row],
+                "labels": self.classifier.labels,
+                "probabilities": probabilities[row].float().cpu(),
+                "target": target,
+                "output": float(outputs[row, target]),
+                "attributions": _of_row(attributions, row, batch.real),
+                "attention": _of_row(attention, row, batch.real),
+                "delta": deltas[:, row].float().cpu(),
+                "layers": numbers,
+                "settings": self._settings(),
+            }
+            for row, target in enumerate(wanted)
+        ]
+
+    def _settings(self) -> dict[str, Any]:
+        baseline = self.options["attention_baselines"]
+        return {
+            "model": self.classifier.name,
+            "output": self.classifier.output,
+            "path": self.path,
+            "method": self.options["method"],
+            "n_steps": int(self.options["n_steps"]),
+            "baseline": "no attention" if baseline is None else str(baseline),
+            "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, captum)},
         }
-        for row in range(len(wanted))
-    ]
 
 
-def _texts(given: str | Sequence[str], name: str) -> list[str]:
+def _of_row(matrices: Sequence[Tensor], row: int, real: Tensor) -> Tensor:
+    """(L, H, T, T) of one text, without its padding."""
+    kept = real[row].to(matrices[0].device)
+    return torch.stack([matrix[row][:, kept][:, :, kept] for matrix in matrices]).float().cpu()
+
+
+def _texts(given: Any, name: str) -> list[str]:
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{name} must be a string or a list of strings, got {type(given).__name__}.")
     texts = [given] if isinstance(given, str) else list(given)
     for place, text in enumerate(texts):
+        which = name if isinstance(given, str) else f"{name} {place}"
         if not isinstance(text, str):
-            raise TypeError(f"{name} {place} is a {type(text).__name__}, expected a string.")
+            raise TypeError(f"{which} is a {type(text).__name__}, expected a string.")
         if not text.strip():
-            raise ValueError(f"{name} {place} is empty: there is nothing to explain.")
+            raise ValueError(f"{which} is empty: there is nothing to explain.")
     if not texts:
         raise ValueError(f"{name} is an empty list: give at least one text.")
     return texts
 
 
-def _one_each(target: Target | Sequence[Target], count: int) -> list[Target]:
+def _one_each(target: Any, count: int) -> list[Target]:
+    target = target.tolist() if hasattr(target, "tolist") else target  # tensors and arrays
     if target is None or isinstance(target, (int, str)):
         return [target] * count
+    if not isinstance(target, Sequence):
+        raise TypeError(f"target must be a label's number or name, or a list of them, got {type(target).__name__}.")
     if len(target) != count:
         raise ValueError(f"Got {len(target)} targets for {count} texts: give one each, or one for all.")
     return list(target)
 
 
-def _chosen_layers(model: nn.Module, layers: Sequence[int] | None) -> tuple[list[int], list[nn.Module]]:
-    everything = attention_layers(model)
-    numbers = list(range(len(everything))) if layers is None else list(layers)
-    if not numbers or any(not 0 <= number < len(everything) for number in numbers):
-        raise ValueError(f"layers {numbers} do not all exist: the model has layers 0 to {len(everything) - 1}.")
-    return numbers, [everything[number] for number in numbers]
+def _numbers(layers: Any) -> list[int] | None:
+    if layers is None:
+        return None
+    numbers = list(layers) if isinstance(layers, Sequence) else [layers]
+    if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
+        raise TypeError(f"layers must be a list of layer numbers, got {layers!r}.")
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"layers {numbers} must name at least one layer, and each of them once.")
+    return numbers
 
 
-def _settings(classifier: Classifier, path: str, options: dict[str, Any]) -> dict[str, Any]:
-    baseline = options["attention_baselines"]
-    return {
-        "model": classifier.name,
-        "output": classifier.output,
-        "path": path,
-        "method": options["method"],
-        "n_steps": options["n_steps"],
-        "baseline": "no attention" if baseline is None else str(baseline),
-        "versions": {
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "captum": captum.__version__,
-        },
-    }
+def _chosen(layers: list[int] | None, calls: Sequence[nn.Module]) -> list[int]:
+    everything = list(range(len(calls)))
+    if layers is None:
+        return everything
+    if any(number not in everything for number in layers):
+        raise ValueError(f"layers {layers} do not all exist: the model has layers 0 to {everything[-1]}.")
+    if layers != everything and len(set(calls)) < len(calls):
+        raise ValueError("The model's layers share their weights and cannot be explained apart: leave layers out.")
+    return layers

@@ -29,6 +29,13 @@ def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
     return value.index_select(0, rows.to(value.device))
 
 
+def _plain(value: Any) -> Any:
+    """A tensor without history, that autograd may keep even where it was made in inference mode."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.clone() if value.is_inference() else value.detach()
+
+
 class Forward:
     """A forward function and one batch of arguments for it.
 
@@ -45,12 +52,14 @@ class Forward:
         if not tensors or not all(isinstance(tensor, Tensor) and tensor.dim() > 0 for tensor in tensors):
             kinds = ", ".join(type(tensor).__name__ for tensor in tensors)
             raise TypeError(f"inputs must be a tensor or a tuple of tensors with a batch dimension, got {kinds}.")
-        self.inputs: tuple[Tensor, ...] = tuple(t.detach() for t in _format_tensor_into_tuples(inputs))
+        self.inputs: tuple[Tensor, ...] = tuple(_plain(value) for value in _format_tensor_into_tuples(inputs))
         self.batch_size = self.inputs[0].shape[0]
         if self.batch_size == 0 or any(tensor.shape[0] != self.batch_size for tensor in self.inputs):
             sizes = [tensor.shape[0] for tensor in self.inputs]
             raise ValueError(f"inputs need the same number of examples, at least one; got {sizes}.")
-        self.arguments: tuple[Any, ...] = _format_additional_forward_args(additional_forward_args) or ()
+        self.arguments: tuple[Any, ...] = tuple(
+            _plain(value) for value in _format_additional_forward_args(additional_forward_args) or ()
+        )
         self._function = forward_func
         self.all_rows = torch.arange(self.batch_size)
 

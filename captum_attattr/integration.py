@@ -28,15 +28,18 @@ _GPU_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Path:
-    """A straight line in one layer's attention: A(alpha) = A - (1 - alpha) change, C(alpha) likewise."""
+    """A straight line in one layer's attention, A(alpha) = A0 + alpha change, and in its context.
+
+    Rows of padding stay where the model has them, A0 = A: they do not count.
+    """
 
     state: LayerState
     change: Tensor
     """A - A0 (B, H, Q, K), zero on pairs that do not count."""
     context_change: Tensor
     """(A - A0) V (B, Q, H, D)."""
-    from_zero: bool
-    """The baseline is no attention at all."""
+    start: Tensor | None
+    """A0 (B, H, Q, K); None where it is zero everywhere."""
 
     @classmethod
     def to(cls, state: LayerState, baseline: Tensor | None) -> Path:
@@ -45,13 +48,14 @@ class Path:
         attention = state.probabilities.to(dtype)
         change = attention if baseline is None else attention - baseline.to(dtype)
         change = change.masked_fill(~state.pairs, 0)
+        attends = state.pairs.any(-1).transpose(1, 2).unsqueeze(-1)
         if baseline is None:
             # Exactly the context that the model used, whatever precision its probabilities came in.
-            attends = state.pairs.any(-1).transpose(1, 2).unsqueeze(-1)
             context_change = state.context.to(dtype).masked_fill(~attends, 0)
-        else:
+            return cls(state, change, context_change, None if bool(attends.all()) else attention - change)
+        with full_precision(change):
             context_change = (change @ state.values.to(dtype)).transpose(1, 2)
-        return cls(state, change, context_change, baseline is None)
+        return cls(state, change, context_change, attention - change)
 
     def context(self, alphas: Tensor, examples: slice) -> Tensor:
         """C(alpha) for each alpha and example, step-major: (steps * examples, Q, H, D), in the model's dtype."""
@@ -61,20 +65,25 @@ class Path:
         return points.flatten(0, 1).to(context.dtype)
 
     def frozen_context(self, call: AttentionCall, alphas: Tensor, examples: slice) -> Tensor:
-        """A(alpha) V with the values of a replay in which the layers below have changed, too."""
+        """A(alpha) V with the values of a replay in which the layers below have changed, too; shaped as above."""
         values = call.values().unflatten(0, (len(alphas), -1))
         steps, batch, heads, keys, dim = values.shape
         # All steps side by side in one product: the matrix is neither repeated nor kept more than once.
         columns = values.permute(1, 2, 3, 0, 4).reshape(batch, heads, keys, steps * dim)
-        attention, change = (t[examples].to(columns.dtype) for t in (self.state.probabilities, self.change))
-        away = (1 - alphas).to(columns).view(-1, 1, 1, 1, 1)
 
-        def spread(context: Tensor) -> Tensor:
-            return context.unflatten(-1, (steps, dim)).permute(3, 0, 2, 1, 4)
+        def applied(matrix: Tensor) -> Tensor:
+            product = matrix[examples].to(columns.dtype) @ columns
+            return product.unflatten(-1, (steps, dim)).permute(3, 0, 2, 1, 4)
 
-        moved = spread(change @ columns)
-        kept = moved if self.from_zero and bool(self.state.pairs.all()) else spread(attention @ columns)
-        return (kept - away * moved).flatten(0, 1)
+        context = alphas.to(columns).view(-1, 1, 1, 1, 1) * applied(self.change)
+        if self.start is not None:
+            context = context + applied(self.start)
+        return context.flatten(0, 1)
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """The user's autocast is for the model, not for sums over the path."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def integrate_layer(
@@ -89,9 +98,10 @@ def integrate_layer(
         output = recording.replay({state.index: _always(context)}, rows)
         (gradient,) = _gradients(recording, output, target, rows, [context])
         stepwise = gradient.to(total).unflatten(0, (steps.stop - steps.start, -1))
-        total[examples] += torch.einsum("s,s...->...", weights[steps].to(total), stepwise)
+        total[examples] += (weights[steps].to(total).view(-1, 1, 1, 1, 1) * stepwise).sum(0)
         chunks.done(len(rows))
-    return total.transpose(1, 2) @ state.values.to(total).transpose(2, 3)
+    with full_precision(total):
+        return total.transpose(1, 2) @ state.values.to(total).transpose(2, 3)
 
 
 def integrate_jointly(
@@ -110,7 +120,8 @@ def integrate_jointly(
         for path, total, gradient in zip(paths, totals, gradients, strict=True):
             values = seen[path.state.index][1].to(total)
             by_step = (t.unflatten(0, (steps.stop - steps.start, -1)) for t in (gradient.to(total), values))
-            total[examples] += torch.einsum("s,sbqhd,sbhkd->bhqk", weights[steps].to(total), *by_step)
+            with full_precision(total):
+                total[examples] += torch.einsum("s,sbqhd,sbhkd->bhqk", weights[steps].to(total), *by_step)
         chunks.done(len(rows))
     return totals
 

@@ -5,8 +5,8 @@ which module calls have already ended (the embeddings, the blocks below, the lay
 A replay runs the whole forward function again, but those modules hand back the outputs that they had, and
 the attention calls that are asked to put another context in place. No model family is known by name.
 
-Whether that gives the model's own output is checked before it is trusted, once per layer and one row of
-the batch wide; where it does not (state kept aside of the hidden states), whole passes are made instead.
+Whether that gives the model's own output is checked before it is trusted, once per layer on one row
+of the batch; where it does not (state kept aside of the hidden states), whole passes are made instead.
 """
 
 from __future__ import annotations
@@ -117,16 +117,18 @@ class Recording:
 
     def _check(self, first: int) -> int:
         """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
-        row = self.forward.all_rows[:1]
+        # One row; two of a batch of one, where a first dimension of 1 may be something else than the batch.
+        count = 1 if self.forward.batch_size > 1 or self.output.dim() == 0 else 2
+        rows = torch.zeros(count, dtype=torch.long)
         state = next(state for state in self.states if state.index == first)
-        clean = take_rows(self.output, row, self.forward.batch_size)
+        clean = take_rows(self.output, rows, self.forward.batch_size)
 
         def agrees() -> bool:
-            output = self._run({first: lambda call: context}, row).detach()
+            output = self._run({first: lambda call: context}, rows).detach()
             return output.shape == clean.shape and _close(output, clean)
 
         with torch.enable_grad(), _saved_bytes(self.roots) as saved:
-            context = state.context[:1].clone().requires_grad_()
+            context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
             try:
                 trusted = agrees()
             except Exception:  # whatever a model does with outputs handed back: whole passes are always right
@@ -148,7 +150,7 @@ class Recording:
                 "outputs can be attributed. Switch off what is random in it, or what one example gets from the "
                 "other examples of its batch; is the model in eval mode?"
             )
-        return sum(saved.values())
+        return sum(saved.values()) // count
 
 
 def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
@@ -160,8 +162,12 @@ def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
     probabilities, values = call.probabilities(), call.values()
     # 1 only for queries that attend to something: what the model computes for padding is of no concern.
     attends = pairs.any(-1).transpose(1, 2).unsqueeze(-1)
-    own = (probabilities @ values).transpose(1, 2)
-    if not _close(torch.where(attends, own, 0), torch.where(attends, context, 0)):
+    with torch.autocast(context.device.type, enabled=False):
+        own = (probabilities.float() @ values.float()).transpose(1, 2).to(context.dtype)
+    own, used = torch.where(attends, own, 0), torch.where(attends, context, 0)
+    if not bool(torch.isfinite(used).all()):
+        raise ValueError(f"{name} computes NaN or infinite values: there is nothing to attribute.")
+    if not _close(own, used):
         raise UnsupportedModelError(
             f"The attention probabilities of {name} do not reproduce what it computes with "
             f"attn_implementation={call.implementation!r}. Load the model with attn_implementation='eager'."
@@ -174,6 +180,8 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
     Of float32 at most: many families take the softmax in it, whatever the model's own type.
     """
+    if not other.is_floating_point():
+        return torch.equal(one, other)
     half = max(torch.finfo(other.dtype).eps, torch.finfo(torch.float32).eps) ** 0.5
     return torch.allclose(one, other, rtol=half, atol=half * float(other.abs().max()))
 

@@ -16,7 +16,8 @@ SCRIPT = Path(__file__).parents[1] / "tutorials" / "cut_demo_model.py"
 WORDS = ["good", "bad", "film", "##s", "##ing", "play", "rare", "##est", "un", "[unused0]"]
 COUNTS = Counter({"good": 9, "bad": 7, "film": 5, "##ing": 4, "play": 4, "rare": 1})
 CHARACTERS = [*string.printable, "é", "漢"]
-ALWAYS_KEPT = 5 + 2 * len(string.ascii_lowercase + ".!")
+# Punctuation is a word of its own to BERT, so its continuations never occur and may go.
+ALWAYS_KEPT = 5 + len(string.ascii_lowercase + ".!") + len(string.ascii_lowercase)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@
 ``--model`` is a folder written by ``finetune_sst2.py``; ``--data`` is a folder with ``train.tsv``,
 ``dev.tsv`` and ``test.tsv`` (columns ``sentence`` and ``label``). Half of a small BERT is its word
 embeddings, and most of its word pieces never occur in film reviews: those that ``train.tsv`` and
-``dev.tsv`` use most often stay, with every special token and every single character, so that no text
-becomes unknown that was known before. ``test.tsv`` only measures what the cut costs. The exit code is
+``dev.tsv`` use most often stay, with every special token and every single character that can occur, so that no
+text becomes unknown that was known before. ``test.tsv`` only measures what the cut costs. The exit code is
 1 if the accuracy after the cut is below ``--min-accuracy`` or the folder is too large.
 """
 
@@ -76,6 +76,18 @@ def single_character(token: str) -> str | None:
     return character if len(character) == 1 and token in (character, CONTINUATION + character) else None
 
 
+def can_stand_alone(token: str, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a token is a single character that the tokenizer can produce where the token says.
+
+    Punctuation and Chinese characters are words of their own to BERT: their continuations never occur.
+    """
+    character = single_character(token)
+    if character is None or token == character:
+        return character is not None
+    backend = tokenizer.backend_tokenizer
+    return len(backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(f"a{character}"))) == 1
+
+
 def choose_vocabulary(tokenizer: PreTrainedTokenizerBase, counts: Counter[str], size: int) -> list[str]:
     """The tokens to keep, in their old order but with the padding token first.
 
@@ -88,7 +100,7 @@ def choose_vocabulary(tokenizer: PreTrainedTokenizerBase, counts: Counter[str], 
     ['[PAD]', 'good', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', '##a']
     """
     ids = tokenizer.get_vocab()
-    needed = {token for token in ids if token in tokenizer.all_special_tokens or single_character(token)}
+    needed = {token for token in ids if token in tokenizer.all_special_tokens or can_stand_alone(token, tokenizer)}
     if size < len(needed):
         raise ValueError(
             f"A vocabulary of {size} tokens was asked for, but the special tokens and single characters alone are "
