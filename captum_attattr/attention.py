@@ -64,7 +64,7 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
 
 def is_attention_layer(module: nn.Module) -> bool:
     """Whether a module asks transformers' attention interface for its attention function."""
-    return hasattr(module, "config") and "get_interface" in _forward_names(module)
+    return hasattr(module, "config") and "ALL_ATTENTION_FUNCTIONS" in _forward_names(module)
 
 
 def _forward_names(module: nn.Module) -> tuple[str, ...]:
@@ -110,9 +110,8 @@ class AttentionCall:
         if self.handlers:
             handler, *rest = self.handlers
             return handler(replace(self, handlers=tuple(rest)))
-        function = _eager_function(self.module)
-        if self.implementation != "eager":
-            function = ALL_ATTENTION_FUNCTIONS.get_interface(self.implementation, function)
+        eager = self.implementation == "eager"
+        function = _eager_function(self.module) if eager else ALL_ATTENTION_FUNCTIONS[self.implementation]
         return function(self.module, self.query, self.key, self.value, self.mask, **self.options)
 
     def probabilities(self) -> Tensor:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ class EndedCall:
     module: nn.Module
     occurrence: int
     output: Any
+    inside: list[nn.Module]
+    """The modules that it called, and those that they called, once for each call."""
 
 
 @dataclass
@@ -29,6 +31,8 @@ class _Open:
 
     module: nn.Module | None
     occurrence: int = 0
+    begun: int = 0
+    """How many calls had begun with it."""
     ended: list[EndedCall] = field(default_factory=list)
 
 
@@ -38,7 +42,8 @@ class ModuleCalls:
     def __init__(self) -> None:
         self._thread = threading.get_ident()
         self._chain = [_Open(None)]
-        self._occurrences: dict[nn.Module, int] = {}
+        self._occurrences: Counter[nn.Module] = Counter()
+        self._begun: list[nn.Module] = []
         self.roots: list[nn.Module] = []
 
     @contextmanager
@@ -65,38 +70,44 @@ class ModuleCalls:
             refuse_dropout(module.p)
         if len(self._chain) == 1 and module not in self.roots:
             self.roots.append(module)
-        occurrence = self._occurrences.get(module, 0)
-        self._occurrences[module] = occurrence + 1
-        self._chain.append(_Open(module, occurrence))
+        self._begun.append(module)
+        self._chain.append(_Open(module, self._occurrences[module], len(self._begun)))
+        self._occurrences[module] += 1
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() != self._thread or self._chain[-1].module is not module:
             return
         call = self._chain.pop()
-        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output))
+        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output, self._begun[call.begun :]))
 
 
 @contextmanager
 def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> Iterator[None]:
     """Let these module calls return their outputs, each tensor passed through ``pick``, without running."""
-    outputs: dict[nn.Module, dict[int, Any]] = {}
+    recorded: dict[nn.Module, dict[int, EndedCall]] = {}
     for call in ended:
-        outputs.setdefault(call.module, {})[call.occurrence] = call.output
+        recorded.setdefault(call.module, {})[call.occurrence] = call
+    occurrences: Counter[nn.Module] = Counter()
     with ExitStack() as stack:
-        for module, recorded in outputs.items():
-            stack.enter_context(_forward_set(module, recorded, pick))
+        for module, calls in recorded.items():
+            stack.enter_context(_forward_set(module, calls, occurrences, pick))
         yield
 
 
 @contextmanager
-def _forward_set(module: nn.Module, recorded: Mapping[int, Any], pick: Callable[[Tensor], Any]) -> Iterator[None]:
-    own, occurrences = module.forward, itertools.count()
+def _forward_set(
+    module: nn.Module, calls: Mapping[int, EndedCall], occurrences: Counter[nn.Module], pick: Callable[[Tensor], Any]
+) -> Iterator[None]:
+    own = module.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        occurrence = next(occurrences)
-        if occurrence not in recorded:
+        call = calls.get(occurrences[module])
+        occurrences[module] += 1
+        if call is None:
             return own(*args, **kwargs)
-        return tree_map_only(Tensor, pick, recorded[occurrence])
+        # Where weights are shared, what did not run now still counts: the next call is the one that it was.
+        occurrences.update(call.inside)
+        return tree_map_only(Tensor, pick, call.output)
 
     set_before = "forward" in vars(module)
     module.forward = forward  # type: ignore[method-assign]

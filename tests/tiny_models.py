@@ -20,11 +20,6 @@ class Family:
     digits: float = 1e-9  # relative error that the family's own arithmetic allows
 
 
-def _llama() -> nn.Module:
-    config = hf.LlamaConfig(**SMALL, num_key_value_heads=2, num_labels=3, pad_token_id=0)
-    return hf.LlamaForSequenceClassification(config)
-
-
 def _gpt2() -> nn.Module:
     return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32))
 
@@ -42,6 +37,20 @@ def _vit() -> nn.Module:
     return hf.ViTForImageClassification(config)
 
 
+def _modernbert() -> nn.Module:
+    special = {"pad_token_id": 0, "cls_token_id": 1, "bos_token_id": 1, "sep_token_id": 2, "eos_token_id": 2}
+    config = hf.ModernBertConfig(**SMALL, **special, global_attn_every_n_layers=2, local_attention=4, num_labels=3)
+    return hf.ModernBertForSequenceClassification(config)
+
+
+def _decoder(config_class: type, model_class: type, **settings) -> Callable[[], nn.Module]:
+    return lambda: model_class(config_class(**SMALL, num_key_value_heads=2, num_labels=3, pad_token_id=0, **settings))
+
+
+def _mistral() -> nn.Module:
+    return _decoder(hf.MistralConfig, hf.MistralForSequenceClassification, sliding_window=3)()
+
+
 def _encoder(config_class: type, model_class: type, **settings) -> Callable[[], nn.Module]:
     return lambda: model_class(config_class(**{**SMALL, "num_labels": 3, "pad_token_id": 0, **settings}))
 
@@ -52,7 +61,13 @@ FAMILIES = [
     Family("distilbert", _distilbert),
     Family("electra", _encoder(hf.ElectraConfig, hf.ElectraForSequenceClassification, embedding_size=16)),
     Family("gpt2", _gpt2, "decoder"),
-    Family("llama", _llama, "decoder", digits=1e-6),  # takes its softmax in float32
+    # Llama and its kin take their softmax in float32.
+    Family("llama", _decoder(hf.LlamaConfig, hf.LlamaForSequenceClassification), "decoder", digits=1e-6),
+    Family("modernbert", _modernbert, digits=1e-6),  # local attention in some layers
+    Family("qwen3", _decoder(hf.Qwen3Config, hf.Qwen3ForSequenceClassification, head_dim=8), "decoder", digits=1e-6),
+    Family(
+        "mistral", _decoder(hf.MistralConfig, hf.MistralForSequenceClassification, sliding_window=3), "decoder", 1e-6
+    ),
     Family("vit", _vit, "image", digits=1e-6),  # as Llama
 ]
 
