@@ -184,13 +184,15 @@ class Classifier:
         return outputs, [module for module in calls if module in layers]
 
     def target(self, wanted: int | str) -> int:
-        """Number of a label given by number or name.
+        """Number of a label given by number or name, or by a number in letters.
 
         Raises:
             ValueError: There is no such label.
         """
         if isinstance(wanted, str) and wanted in self.labels:
             return self.labels.index(wanted)
+        if isinstance(wanted, str) and wanted.isdecimal():
+            wanted = int(wanted)
         if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(self.labels):
             return wanted
         known = ", ".join(f"{i} ({label})" for i, label in enumerate(self.labels))
@@ -241,8 +243,8 @@ class Classifier:
         cut = [place for place, length in enumerate(lengths) if length > limit]
         if cut:
             warnings.warn(
-                f"{len(cut)} of {len(texts)} texts are longer than the {limit} tokens that the model takes and were "
-                f"cut (the first: text {cut[0]}, {lengths[cut[0]]} tokens): what was cut off is not explained.",
+                f"{len(cut)} of {len(texts)} texts cut, as the model takes {limit} tokens (text {cut[0]} has "
+                f"{lengths[cut[0]]}): what was cut off is not explained.",
                 stacklevel=5,
             )
         return [min(length, limit) for length in lengths]

@@ -10,11 +10,12 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import transformers
-
-from captum_attattr.explaining import explain
+from captum_attattr.classifier import Classifier
+from captum_attattr.explaining import Explainer, Request
 from captum_attattr.explanation import Explanation
 from captum_attattr.quadrature import METHODS
 from captum_attattr.visualization import visualize_explanation
@@ -28,22 +29,25 @@ _EXAMPLES = """examples:
 exit codes: 0 done, 2 something in the input or the settings is wrong, 130 interrupted.
 """
 
+# A gap of more than this part of the shares' norm is worth a word: DESIGN of the method, quadrature.
+_WIDE_GAP = 0.01
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    transformers.utils.logging.disable_progress_bar()
+    options = _parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn for the character
             _explain(options)
-    except (ValueError, TypeError) as error:
-        _tell(f"error: {error}")
-        return 2
+            sys.stdout.flush()
     except BrokenPipeError:
         # The reader has gone (as in "| head"): nothing more to say, and nothing to say it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        _tell(f"error: {error}")
+        return 2
     except KeyboardInterrupt:
         _tell("interrupted")
         return 130
@@ -55,14 +59,21 @@ def _tell(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="captum-attattr", description="Explain Transformers by their attention.")
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="captum-attattr",
+        description="Explain Transformers by their attention.",
+        epilog=_EXAMPLES,
+        formatter_class=as_written,
+    )
+    parser.add_argument("--version", action="version", version=f"captum-attattr {version('captum-attattr')}")
     commands = parser.add_subparsers(dest="command", required=True)
     add = commands.add_parser(
         "explain",
         help="which token pairs and heads a prediction rests on",
         description="Explain a text classifier's prediction: each token pair's share in it, head by head.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=as_written,
     )
     add.add_argument("text", nargs="*", help="texts to explain")
     add.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair, one for each text")
@@ -73,68 +84,103 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--path", choices=("layerwise", "joint"), default="layerwise", help="one layer at a time, or all")
     add.add_argument("--method", choices=METHODS, default="gausslegendre", help="rule of integration")
     add.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
-    add.add_argument("--top", type=int, default=8, metavar="K", help="how many pairs and heads to print (default: 8)")
+    add.add_argument(
+        "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
+    )
     add.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
     add.add_argument("--output", metavar="FOLDER", default="explanations", help="where files go (default: %(default)s)")
-    add.add_argument("--json", action="store_true", help="print JSON instead of text")
+    add.add_argument("--json", action="store_true", help="print JSON (a list with one object a text) instead of text")
     return parser
+
+
+def _count(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
+    return int(word)
 
 
 def _explain(options: argparse.Namespace) -> None:
     texts, pairs = _read(options)
+    request = Request.of(texts, pairs, options.target)
     folder = _writable(options.output)
-    target = int(options.target) if options.target and options.target.isdigit() else options.target
-    explanations = explain(
-        texts,
-        options.model,
-        text_pair=pairs,
-        target=target,
-        output="logit" if options.logit else "probability",
-        path=options.path,
-        n_steps=options.steps,
-        method=options.method,
-        show_progress=sys.stderr.isatty(),
-    )
-    written = [_write(explanation, folder, number) for number, explanation in enumerate(explanations, 1)]
-    if options.json:
-        answers = [e.to_dict(options.top, special=not options.no_special) for e in explanations]
-        files = [{"picture": str(picture), "saved": str(saved)} for picture, saved in written]
-        print(json.dumps([{**answer, "files": names} for answer, names in zip(answers, files, strict=True)], indent=2))
-        return
-    for explanation, (picture, saved) in zip(explanations, written, strict=True):
-        print(describe(explanation, options.top, special=not options.no_special))
-        print(f"\n  picture  {picture}\n  saved    {saved}\n")
+    classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
+    settings = {"method": options.method, "n_steps": options.steps, "attention_baselines": None}
+    explainer = Explainer(classifier, None, options.path, settings)
+    answers: dict[int, Any] = {}
+    # Written as they come: many long texts do not pile up in memory, and an interrupt leaves what is done.
+    for place, explanation in explainer.explain_each(request, show_progress=sys.stderr.isatty()):
+        picture, saved = _write(explanation, folder, place + 1)
+        if options.json:
+            found = explanation.to_dict(options.top, special=not options.no_special)
+            answers[place] = {**found, "files": {"picture": str(picture), "saved": str(saved)}}
+        else:
+            words = describe(explanation, options.top, special=not options.no_special)
+            answers[place] = f"{words}\n\n  picture  {picture}\n  saved    {saved}\n"
+    in_order = [answers[place] for place in range(len(answers))]
+    print(json.dumps(in_order, indent=2) if options.json else _printable("\n".join(in_order)))
 
 
 def describe(explanation: Explanation, k: int = 8, *, special: bool = True) -> str:
     """The answer in words: prediction, completeness, strongest pairs and heads."""
-    kind = explanation.settings["output"]
-    lines = [f'"{explanation.text}"' + (f' | "{explanation.text_pair}"' if explanation.text_pair else "")]
-    lines += [f"  prediction  {explanation.prediction} (probability {float(explanation.probabilities.max()):.3f})"]
-    lines += [f"  explained   {kind} of {explanation.label!r}: {explanation.output:.4f}", ""]
-    lines += _completeness(explanation)
-    lines += ["", "  strongest token pairs, query -> key, summed over layers and heads (+ speaks for, - against)"]
-    pairs, tokens = explanation.top_pairs(k, special=special), explanation.tokens
-    lines += [f"    {pair.score:+.4f}  {tokens[pair.query]} -> {tokens[pair.key]}" for pair in pairs]
-    lines += ["", "  strongest heads, by their share"]
-    lines += [f"    {h.score:+.4f}  layer {h.layer}, head {h.head}" for h in explanation.top_heads(k)]
+    e, what = explanation, f"{explanation.settings['output']} of {explanation.label!r}"
+    lines = [" | ".join(f'"{_short(text)}"' for text in (e.text, e.text_pair) if text is not None)]
+    if len(e.labels) == 1:
+        what = "output"
+        lines += [f"  prediction  {e.output:.4f} (a regression model's output)", ""]
+    else:
+        lines += [f"  prediction  {e.prediction} (probability {float(e.probabilities.max()):.3f})"]
+        lines += [f"  explained   {what}, {e.output:.4f}", ""]
+    lines += _completeness(e, what)
+    lines += ["", f"  strongest token pairs, who looks -> at whom (+ raises the {what}, - lowers it)"]
+    tokens = e.token_names
+    pairs = [f"{tokens[pair.query]} -> {tokens[pair.key]}" for pair in e.top_pairs(k, special=special)]
+    lines += _scored([pair.score for pair in e.top_pairs(k, special=special)], pairs)
+    lines += ["", "  strongest heads (layers and heads count from 0)"]
+    lines += _scored([h.score for h in e.top_heads(k)], [f"layer {h.layer}, head {h.head}" for h in e.top_heads(k)])
     return "\n".join(lines)
 
 
-def _completeness(explanation: Explanation) -> list[str]:
-    """For each layer: the output with its attention at the baseline, and what its shares add up to."""
-    kind, baseline = explanation.settings["output"], explanation.settings["baseline"]
-    joint = explanation.settings["path"] == "joint"
-    names = ["all layers"] if joint else [f"layer {layer}" for layer in explanation.layers]
-    lines = [
-        f"  completeness: the {kind} with a layer's attention replaced (by {baseline}), and what its shares add up to"
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _scored(scores: Sequence[float], names: Sequence[str]) -> list[str]:
+    """One line each, the numbers below each other."""
+    numbers = [f"{score:+.4f}" for score in scores]
+    width = max(map(len, numbers), default=0)
+    return [f"    {number:>{width}}  {name}" for number, name in zip(numbers, names, strict=True)] or ["    none"]
+
+
+def _completeness(explanation: Explanation, what: str) -> list[str]:
+    """For each layer: the output without its attention, plus its shares, and whether that is the output."""
+    e, joint = explanation, explanation.settings["path"] == "joint"
+    baseline = e.settings["baseline"]
+    whose, sums = ("all attention", "all shares") if joint else ("a layer's attention", "its shares")
+    start = f"without {whose}" if baseline == "no attention" else f"with {whose} at {baseline}"
+    names = ["all layers"] if joint else [f"layer {layer}" for layer in e.layers]
+    sizes = (e.attributions.unsqueeze(0) if joint else e.attributions).flatten(1).norm(dim=1)
+    wide = (e.delta.abs() > _WIDE_GAP * sizes + 1e-6).tolist()
+    rows = [
+        (f"{first:.4f}", f"{e.output + gap - first:+.4f}", f"{e.output + gap:.4f}", f"  off by {gap:+.0e}" * is_wide)
+        for first, gap, is_wide in zip(e.baseline_output.tolist(), e.delta.tolist(), wide, strict=True)
     ]
-    for name, start, gap in zip(names, explanation.baseline_output.tolist(), explanation.delta.tolist(), strict=True):
-        difference = explanation.output - start
-        lines.append(
-            f"    {name:>10}  {start:.4f} {difference:+.4f} = {explanation.output:.4f}  (error {abs(gap):.0e})"
-        )
-    return lines
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    verdict = "NOT reached, try more --steps" if any(wide) else f"error {float(e.delta.abs().max()):.0e} at most"
+    return [
+        f"  completeness: {start} + {sums} = {what} ({verdict})",
+        *(
+            f"    {name:<{len(names[-1])}}  {first:>{widths[0]}} {shares[0]} {shares[1:]:>{widths[1] - 1}} = "
+            f"{total:>{widths[2]}}{gap}"
+            for name, (first, shares, total, gap) in zip(names, rows, strict=True)
+        ),
+    ]
+
+
+def _printable(text: str) -> str:
+    """Characters that the terminal's encoding lacks, as escapes."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
@@ -145,14 +191,20 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
     if options.text or options.pair:
         raise ValueError("give texts on the command line or --file, not both.")
     try:
-        with open(options.file, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+        with open(options.file, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{options.file} cannot be read: {error}") from error
-    if not rows or "sentence" not in rows[0]:
+    if not rows or "sentence" not in rows[0][1]:
         raise ValueError(f"{options.file} needs a header line with the column 'sentence', and at least one row.")
-    texts = [row["sentence"] or "" for row in rows]
-    return texts, [row["pair"] or "" for row in rows] if "pair" in rows[0] else None
+    columns = [name for name in ("sentence", "pair") if name in rows[0][1]]
+    for line, row in rows:
+        for name in columns:
+            if not (row[name] or "").strip():
+                raise ValueError(f"{options.file}, line {line}: the {name} is empty.")
+    read = [[row[name] for _, row in rows] for name in columns]
+    return read[0], read[1] if "pair" in columns else None
 
 
 def _writable(name: str) -> Path:

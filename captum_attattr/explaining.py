@@ -198,6 +198,8 @@ def _texts(given: Any, name: str) -> list[str]:
             raise TypeError(f"{which} is a {type(text).__name__}, expected a string.")
         if not text.strip():
             raise ValueError(f"{which} is empty: there is nothing to explain.")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"{which} is not valid Unicode: was it read with the right encoding?")
     if not texts:
         raise ValueError(f"{name} is an empty list: give at least one text.")
     return texts

@@ -82,6 +82,11 @@ class Explanation:
         return self.labels[int(self.probabilities.argmax())]
 
     @property
+    def token_names(self) -> list[str]:
+        """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
+        return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]
+
+    @property
     def baseline_output(self) -> Tensor:
         """F(A0) with each layer's attention at its baseline, (L,); on the joint path with all of them there, (1,)."""
         total = self.layer_scores()
@@ -153,19 +158,13 @@ class Explanation:
         Raises:
             ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
         """
+        if not Path(path).is_file():
+            raise ValueError(f"There is no file {path} to read an explanation from.")
         try:
             with safe_open(path, framework="pt") as file:
-                header = (file.metadata() or {}).get("captum_attattr")
-                if header is None:
-                    raise ValueError(f"{path} is not a saved explanation.")
-                words = json.loads(header)
-                version = words.pop("version")
-                if version > FORMAT_VERSION:
-                    raise ValueError(
-                        f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade it."
-                    )
+                words = _words(path, (file.metadata() or {}).get("captum_attattr"))
                 return cls(**words, **{name: file.get_tensor(name) for name in _TENSORS})
-        except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} cannot be read as a saved explanation, it may be damaged: {error}") from error
 
     def to_dict(self, k: int = 10, *, special: bool = True) -> dict[str, Any]:
@@ -198,3 +197,25 @@ class Explanation:
 
 
 _TENSORS = ("probabilities", "attributions", "attention", "delta")
+
+
+def _words(path: str | os.PathLike[str], header: str | None) -> dict[str, Any]:
+    """The fields of a saved explanation that are no tensors."""
+    if header is None:
+        raise ValueError(f"{path} is not a saved explanation.")
+    words: dict[str, Any] = json.loads(header)
+    version = words.pop("version")
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade captum-attattr."
+        )
+    return words
+
+
+def _name(token: str, before: int) -> str:
+    """The token, with its number where the same one was there before."""
+    if not before:
+        return token
+    number = before + 1
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{token} ({number}{ending})"

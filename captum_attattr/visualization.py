@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from captum_attattr.explanation import Explanation
+from captum_attattr.explanation import Explanation, TokenPair
 
 # Purple speaks for, orange against, white is zero: told apart by all common kinds of colour vision.
 _COLOURS, _FOR, _AGAINST = "PuOr", "#542788", "#b35806"
-_MOST_TOKENS = 128
-_LEFT_INCHES = 5.4
+_MOST_TOKENS, _MOST_BARS = 128, 24
+# Inches: the left column, the margins for titles, axis names, and colour bars with their numbers.
+_LEFT, _TITLES, _NAME, _COLOUR_BAR = 3.8, 0.95, 0.5, 0.85
 
 
 def visualize_explanation(explanation: Explanation, figure: Figure | None = None) -> tuple[Figure, list[Axes]]:
@@ -23,7 +22,7 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
 
     Args:
         explanation: What to draw. Of more than 128 tokens the 128 with the largest scores are drawn, in order.
-        figure: A figure to draw into; by default a new one whose size suits the number of tokens.
+        figure: An empty figure to draw into; by default a new one whose size suits the number of tokens.
 
     Returns:
         The figure and its axes: heads, strongest pairs, all pairs. Works without a display.
@@ -34,63 +33,97 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
         >>> heads.get_xlabel(), pairs.get_ylabel()
         ('head', 'query: the token that looks')
     """
+    own = figure is None
+    figure = Figure(dpi=130) if figure is None else figure
+    figure.set_layout_engine("none")  # everything is placed by hand, by the size of the labels
     places = _strongest_tokens(explanation)
-    side = max(5.0, (0.26 if len(places) <= 30 else 0.17) * len(places))
-    if figure is None:
-        figure = Figure(figsize=(_LEFT_INCHES + side + 2.0, side + 1.6), layout="constrained", dpi=130)
-    grid = figure.add_gridspec(2, 2, width_ratios=[_LEFT_INCHES, side + 2.0], height_ratios=[1, max(1.0, side / 4)])
-    heads, strongest = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[1, 0])
-    pairs = figure.add_subplot(grid[:, 1])
-    _draw_heads(explanation, figure, heads)
-    _draw_strongest(explanation, strongest, k=max(8, int(2.5 * side)))
-    _draw_pairs(explanation, places, figure, pairs)
-    figure.suptitle(_title(explanation), fontsize=11, wrap=True)
-    return figure, [heads, strongest, pairs]
+    side = max(5.0, 0.26 * min(len(places), 20) + 0.14 * max(len(places) - 20, 0))
+    bars = _bars(explanation, int(2.5 * side))
+    heads, strongest, pairs = axes = [figure.add_axes((0, 0, 1, 1), label=name) for name in ("heads", "bars", "pairs")]
+    _draw_heads(explanation, heads)
+    _draw_strongest(explanation, bars, strongest)
+    _draw_pairs(explanation, places, side, pairs)
+    _place(figure, axes, explanation.attributions.shape[:2], side, 0.24 * max(len(bars), 4), resize=own)
+    figure.suptitle(_title(explanation), fontsize=11, parse_math=False, wrap=True, y=1 - 0.1 / figure.get_figheight())
+    return figure, axes
 
 
-def _draw_heads(explanation: Explanation, figure: Figure, axes: Axes) -> None:
+def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float, bars: float, *, resize: bool) -> None:
+    """Give each of the axes its place; where the figure's size is not ours to choose, shrink or stretch them all."""
+    heads, strongest, pairs = axes
+    layers, columns = grid
+    cell = min(_LEFT / columns, 3.4 / layers)
+    left, label = _widest(strongest, figure.dpi) + 0.2, _widest(pairs, figure.dpi) + 0.1
+    start = left + _COLOUR_BAR + _NAME + label
+    width, height = start + _LEFT + side + _COLOUR_BAR, _TITLES + max(side + label, cell * layers + 1.1 + bars) + _NAME
+    if resize:
+        figure.set_size_inches(width, height)
+    across, high = figure.get_size_inches()
+    scale = min((across - width) / (_LEFT + side), (high - height) / max(side, cell * layers + bars)) + 1
+    scale = max(scale, 0.1)
+
+    def put(one: Axes, x: float, top: float, wide: float, tall: float) -> None:
+        wide, tall = wide * scale, tall * scale
+        one.set_position((x / across, 1 - (top + tall) / high, wide / across, tall / high))
+
+    put(heads, left, _TITLES, cell * columns, cell * layers)
+    put(strongest, left, _TITLES + scale * cell * layers + 1.1, _LEFT, bars)
+    put(pairs, start + scale * _LEFT, _TITLES, side, side)
+
+
+def _widest(axes: Axes, dpi: float) -> float:
+    """Inches that the labels of the vertical axis need."""
+    labels = axes.get_yticklabels()
+    return max([0.5, *(float(label.get_window_extent().width) / dpi for label in labels)])
+
+
+def _draw_heads(explanation: Explanation, axes: Axes) -> None:
     scores = explanation.head_scores().numpy()
-    _signed_map(scores, figure, axes)
-    axes.set_xticks(range(scores.shape[1]))
-    axes.set_yticks(range(scores.shape[0]), [str(layer) for layer in explanation.layers])
+    _signed_map(scores, axes, inches=min(_LEFT, 3.4 * scores.shape[1] / scores.shape[0]))
+    layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
+    axes.set_xticks(heads)
+    axes.set_yticks(layers, [str(explanation.layers[place]) for place in layers])
     axes.tick_params(labelsize=8)
     axes.set(xlabel="head", ylabel="layer")
     axes.set_title("Share of each head", fontsize=10)
 
 
-def _draw_strongest(explanation: Explanation, axes: Axes, k: int) -> None:
-    found = explanation.top_pairs(k)
-    tokens = [_plain(token) for token in explanation.tokens]
-    names = [f"{tokens[pair.query]} \N{RIGHTWARDS ARROW} {tokens[pair.key]}" for pair in found]
-    scores = [pair.score for pair in found]
-    axes.barh(range(len(found)), scores, color=[_FOR if score > 0 else _AGAINST for score in scores])
-    axes.set_yticks(range(len(found)), names, fontsize=8)
+def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes) -> None:
+    tokens = explanation.token_names
+    names = [f"{tokens[pair.query]} \N{RIGHTWARDS ARROW} {tokens[pair.key]}" for pair in pairs]
+    scores = [pair.score for pair in pairs]
+    axes.barh(range(len(pairs)), scores, color=[_FOR if score > 0 else _AGAINST for score in scores])
+    axes.set_yticks(range(len(pairs)), names, fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(f"share, {explanation.settings['output']}", fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_ylim(len(found) - 0.4, -0.6)
+    axes.set_ylim(max(len(pairs), 4) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title("Strongest pairs, query \N{RIGHTWARDS ARROW} key", fontsize=10)
 
 
-def _draw_pairs(explanation: Explanation, places: np.ndarray, figure: Figure, axes: Axes) -> None:
+def _draw_pairs(explanation: Explanation, places: np.ndarray, side: float, axes: Axes) -> None:
     scores = explanation.pair_scores().numpy()[np.ix_(places, places)]
-    _signed_map(scores, figure, axes)
-    names = [_plain(explanation.tokens[place]) for place in places]
-    size = 9 if len(places) <= 30 else 7.5
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(len(names)), names, fontsize=size)
+    _signed_map(scores, axes, inches=side)
+    names = [explanation.tokens[place] for place in places]
+    size = min(9.0, 0.72 * 72 * side / len(places))
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
     left_out = len(explanation.tokens) - len(places)
-    title = "Share of each token pair, all layers and heads" + (f" ({left_out} weak tokens left out)" * bool(left_out))
+    title = "Share of each token pair, summed over layers and heads"
     axes.set(xlabel="key: the token looked at", ylabel="query: the token that looks")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title + (f" ({left_out} weak tokens left out)" * bool(left_out)), fontsize=10)
 
 
-def _signed_map(scores: np.ndarray, figure: Figure, axes: Axes) -> None:
+def _signed_map(scores: np.ndarray, axes: Axes, inches: float) -> None:
+    """An image of the scores, ``inches`` wide, and a colour bar as high as it, but 5 inches at most."""
     reach = float(np.abs(scores).max()) or 1.0
-    image: Any = axes.imshow(scores, cmap=_COLOURS, vmin=-reach, vmax=reach, aspect="equal", interpolation="nearest")
-    bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, aspect=30)
-    bar.ax.tick_params(labelsize=8)
+    image = axes.imshow(scores, cmap=_COLOURS, vmin=-reach, vmax=reach, aspect="equal", interpolation="nearest")
+    axes.set_anchor("NW")
+    high = min(1.0, 5 * scores.shape[1] / (inches * scores.shape[0]))
+    bar = axes.inset_axes((1 + 0.12 / inches, 1 - high, 0.13 / inches, high))
+    axes.figure.colorbar(image, cax=bar)
+    bar.tick_params(labelsize=8)
 
 
 def _strongest_tokens(explanation: Explanation) -> np.ndarray:
@@ -99,13 +132,15 @@ def _strongest_tokens(explanation: Explanation) -> np.ndarray:
     return np.sort(np.argsort(-strength, kind="stable")[:_MOST_TOKENS])
 
 
+def _bars(explanation: Explanation, k: int) -> list[TokenPair]:
+    """The strongest pairs, without those whose bar would be too short to see."""
+    pairs = explanation.top_pairs(min(k, _MOST_BARS))
+    return [pair for pair in pairs if abs(pair.score) >= 0.01 * abs(pairs[0].score)]
+
+
 def _title(explanation: Explanation) -> str:
     text = explanation.text if explanation.text_pair is None else f"{explanation.text} | {explanation.text_pair}"
-    text = text if len(text) <= 120 else text[:117] + "..."
-    kind = explanation.settings["output"]
-    return _plain(f"{text}\n{kind} of {explanation.label!r}: {explanation.output:.3f}")
-
-
-def _plain(text: str) -> str:
-    """A dollar sign would begin mathematics."""
-    return text.replace("$", r"\$")
+    text = " ".join(text.split())
+    text = text if len(text) <= 110 else text[:107] + "..."
+    what = f"{explanation.settings['output']} of {explanation.label!r}: {explanation.output:.3f}"
+    return f"{text}\n{what} (purple speaks for it, orange against it)"

@@ -129,10 +129,10 @@ def test_one_number_per_example_needs_no_target(c, layers, shares, pick):
     assert_same(attribute(method, c), shares[1])
 
 
-def test_a_single_number_for_one_example(c, layers, shares):
-    """As in Captum, it is called with as many rows as it can take."""
+@pytest.mark.parametrize("rows", [None, 1])
+def test_a_single_number_for_one_example(c, layers, shares, rows):
     method = SelfAttentionAttribution(lambda *args: c.forward(*args)[:, 1].squeeze(), layers[1])
-    one = method.attribute(c.inputs[:1], additional_forward_args=c.mask[:1], n_steps=3)
+    one = method.attribute(c.inputs[:1], additional_forward_args=c.mask[:1], n_steps=3, internal_batch_size=rows)
     assert_same(one, shares[1, :1])
 
 
