@@ -132,7 +132,7 @@ class AttentionCall:
         mask = self._additive_mask()
         if mask is None:
             return torch.ones(shape, dtype=torch.bool, device=self.query.device)
-        allowed = mask > torch.finfo(mask.dtype).min / 2
+        allowed = mask > _lowest(mask.dtype) / 2
         allowed = allowed.expand(shape[0], -1, shape[2], shape[3])
         if shape[2] == shape[3]:
             # In self-attention every real token may look at itself, and no padding token may.
@@ -149,9 +149,8 @@ class AttentionCall:
         mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
         if mask.dtype != torch.bool:
             return mask
-        return torch.zeros(mask.shape, dtype=self.query.dtype, device=mask.device).masked_fill_(
-            ~mask, torch.finfo(self.query.dtype).min
-        )
+        additive = torch.zeros(mask.shape, dtype=self.query.dtype, device=mask.device)
+        return additive.masked_fill_(~mask, _lowest(self.query.dtype))
 
     def _is_causal_without_mask(self) -> bool:
         """SDPA alone may be told by a flag, in place of a mask, that attention is causal."""
@@ -159,6 +158,11 @@ class AttentionCall:
         if causal is None:
             causal = getattr(self.module, "is_causal", True)
         return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    """What stands for "never" in an additive mask: of float32 at least, in which many families take the softmax."""
+    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
 
 
 @dataclass

@@ -34,10 +34,11 @@ class AttentionFunction:
         >>> from captum_attattr.demo import load_demo
         >>> model, tokenizer = load_demo()
         >>> ids = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"]
-        >>> method = SelfAttentionAttribution(model, attention_layers(model)[2])
+        >>> method = SelfAttentionAttribution(model, attention_layers(model)[2], multiply_by_inputs=False)
         >>> function = method.attention_function(ids)
         >>> def weaken(attention, *_):
         ...     return 0.1 * attention, 0.9 * attention  # the change, and the attention after it
+        >>> # infidelity multiplies by the change itself, so it takes mean gradients, not shares
         >>> score = infidelity(function, weaken, function.attention[0], method.attribute(ids, target=1),
         ...                    additional_forward_args=function.examples, target=1)
         >>> score.shape

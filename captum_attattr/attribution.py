@@ -141,7 +141,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             >>> bool(delta.abs() < 1e-3)
             True
         """
-        nodes, weights = quadrature(method, n_steps)
+        with torch.inference_mode(False):
+            nodes, weights = quadrature(method, n_steps)
         _check_batch_size(internal_batch_size)
         with self._recorded(inputs, additional_forward_args) as recording:
             paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
@@ -189,6 +190,12 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         if len(given) != len(self._layers()):
             raise ValueError(f"Got attributions of {len(given)} layers for {len(self._layers())} layers.")
         with self._recorded(end_point, additional_forward_args) as recording:
+            if any(attribution.shape[0] != recording.forward.batch_size for attribution in given):
+                sizes = sorted({attribution.shape[0] for attribution in given})
+                raise ValueError(
+                    f"Got attributions of {sizes} examples for inputs of {recording.forward.batch_size}: the batch "
+                    "sizes must agree."
+                )
             paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
             groups = [paths] if self._path == "joint" else [[path] for path in paths]

@@ -218,18 +218,18 @@ class Classifier:
     def _can_pad(self) -> bool:
         """Decoders look for the text's end by the padding token: tokenizer and model must mean the same."""
         padding = self.tokenizer.pad_token_id
-        return padding is not None and padding == self._config.pad_token_id
+        return padding is not None and padding == getattr(self._config, "pad_token_id", None)
 
     @contextmanager
     def _batches_allowed(self) -> Iterator[None]:
         """Without a padding token decoders refuse more than one text, even where nothing is padded."""
-        own = self._config.pad_token_id
+        refuses = getattr(self._config, "pad_token_id", 0) is None
         try:
-            if own is None:
+            if refuses:
                 self._config.pad_token_id = -1  # no token has this number: the last one is the text's end
             yield
         finally:
-            if own is None:
+            if refuses:
                 self._config.pad_token_id = None
 
     def _lengths(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[int]:

@@ -189,7 +189,7 @@ def _of_row(matrices: Sequence[Tensor], row: int, real: Tensor) -> Tensor:
 
 
 def _texts(given: Any, name: str) -> list[str]:
-    if not isinstance(given, Iterable):
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise TypeError(f"{name} must be a string or a list of strings, got {type(given).__name__}.")
     texts = [given] if isinstance(given, str) else list(given)
     for place, text in enumerate(texts):

@@ -98,9 +98,11 @@ def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> I
 def _forward_set(
     module: nn.Module, calls: Mapping[int, EndedCall], occurrences: Counter[nn.Module], pick: Callable[[Tensor], Any]
 ) -> Iterator[None]:
-    own = module.forward
+    own, owner = module.forward, threading.get_ident()
 
     def forward(*args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != owner:
+            return own(*args, **kwargs)
         call = calls.get(occurrences[module])
         occurrences[module] += 1
         if call is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from captum_attattr.explanation import Explanation, TokenPair
@@ -34,7 +35,7 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
         ('head', 'query: the token that looks')
     """
     own = figure is None
-    figure = Figure(dpi=130) if figure is None else figure
+    figure = FigureCanvasAgg(Figure(dpi=130)).figure if figure is None else figure
     figure.set_layout_engine("none")  # everything is placed by hand, by the size of the labels
     places = _strongest_tokens(explanation)
     side = max(5.0, 0.26 * min(len(places), 20) + 0.14 * max(len(places) - 20, 0))
@@ -44,7 +45,8 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
     _draw_strongest(explanation, bars, strongest)
     _draw_pairs(explanation, places, side, pairs)
     _place(figure, axes, explanation.attributions.shape[:2], side, 0.24 * max(len(bars), 4), resize=own)
-    figure.suptitle(_title(explanation), fontsize=11, parse_math=False, wrap=True, y=1 - 0.1 / figure.get_figheight())
+    title = _title(explanation, min(110, int(10 * figure.get_figwidth())))
+    figure.suptitle(title, fontsize=11, parse_math=False, y=1 - 0.1 / figure.get_figheight())
     return figure, axes
 
 
@@ -138,9 +140,9 @@ def _bars(explanation: Explanation, k: int) -> list[TokenPair]:
     return [pair for pair in pairs if abs(pair.score) >= 0.01 * abs(pairs[0].score)]
 
 
-def _title(explanation: Explanation) -> str:
+def _title(explanation: Explanation, width: int) -> str:
     text = explanation.text if explanation.text_pair is None else f"{explanation.text} | {explanation.text_pair}"
     text = " ".join(text.split())
-    text = text if len(text) <= 110 else text[:107] + "..."
+    text = text if len(text) <= width else text[: width - 3] + "..."
     what = f"{explanation.settings['output']} of {explanation.label!r}: {explanation.output:.3f}"
     return f"{text}\n{what} (purple speaks for it, orange against it)"

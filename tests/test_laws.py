@@ -30,7 +30,7 @@ encoders = pytest.mark.parametrize(
 decoders = pytest.mark.parametrize("family", [GPT2, LLAMA], ids=lambda family: family.name)
 both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])
 quick = {"deadline": None, "database": None, "derandomize": True, "phases": [Phase.generate]}
-a_few = settings(max_examples=5, **quick)
+a_few = settings(max_examples=4, **quick)
 
 
 def attribute(forward, layers, inputs, *args, path="layerwise", **options):
