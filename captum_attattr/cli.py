@@ -81,8 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
     add.add_argument("--target", metavar="LABEL", help="label to explain, name or number (default: the predicted)")
     add.add_argument("--logit", action="store_true", help="explain the label's logit instead of its probability")
-    add.add_argument("--path", choices=("layerwise", "joint"), default="layerwise", help="one layer at a time, or all")
-    add.add_argument("--method", choices=METHODS, default="gausslegendre", help="rule of integration")
+    add.add_argument(
+        "--path",
+        choices=("layerwise", "joint"),
+        default="layerwise",
+        help="put back the attention of one layer at a time, or of all together (default: layerwise)",
+    )
+    add.add_argument(
+        "--method",
+        choices=METHODS,
+        default="gausslegendre",
+        metavar="RULE",
+        help=f"rule of integration: {', '.join(METHODS)} (default: %(default)s)",
+    )
     add.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
     add.add_argument(
         "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"

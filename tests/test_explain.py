@@ -81,9 +81,9 @@ def test_a_list_of_one_gives_a_list_of_one():
     assert explanation.text == TEXT
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_texts_of_different_lengths_are_explained_together_as_alone(batch_size):
-    model, tokenizer = demo()
+@pytest.mark.parametrize(("build", "batch_size"), [(bert, 1), (bert, 2), (bert, 8), (demo, 8)])
+def test_texts_of_different_lengths_are_explained_together_as_alone(build, batch_size):
+    model, tokenizer = build()
     together = explain(TEXTS, model, tokenizer, batch_size=batch_size, n_steps=4)
     for text, explanation in zip(TEXTS, together, strict=True):
         assert_close(explanation, explain(text, model, tokenizer, n_steps=4))
