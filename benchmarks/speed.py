@@ -109,14 +109,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for rows in (5, 10, 20)
     )
     pairs = []
-    for run in tqdm(range(args.repeats), desc="ours and by hand, in turn", unit="pair"):
+    for _ in tqdm(range(args.repeats), desc="ours and by hand, in turn", unit="pair"):
         start = time.perf_counter()
         shares = ours()
         middle = time.perf_counter()
         theirs = by_hand(model, ids, args.steps, args.method, args.rows)
         end = time.perf_counter()
         pairs.append((middle - start, end - middle))
-        del run
     difference = max(float((a - b).norm() / b.norm()) for a, b in zip(shares, theirs, strict=True))
     ours_seconds = statistics.median(pair[0] for pair in pairs)
     hand_seconds = statistics.median(pair[1] for pair in pairs)
