@@ -29,7 +29,7 @@ _EXAMPLES = """examples:
 exit codes: 0 done, 2 something in the input or the settings is wrong, 130 interrupted.
 """
 
-# A gap of more than this part of the shares' norm is worth a word: DESIGN of the method, quadrature.
+# A gap of more than this part of the norm of a layer's shares is worth a word: below it the true error is small, too.
 _WIDE_GAP = 0.01
 
 
