@@ -11,7 +11,6 @@ The model is a 6-layer BERT with 12 heads a layer, fine-tuned on SST-2; ``README
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import torch
@@ -22,9 +21,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-__all__ = ["load_demo", "load_reviews"]
+from captum_attattr.examples import read_examples
+
+__all__ = ["REVIEWS", "load_demo", "load_reviews"]
 
 _FOLDER = Path(__file__).parent
+
+REVIEWS = _FOLDER / "reviews.tsv"
+"""The file with the reviews: columns sentence and label."""
 
 
 def load_demo(
@@ -51,6 +55,4 @@ def load_reviews() -> list[tuple[str, int]]:
     >>> len(reviews)
     60
     """
-    with (_FOLDER / "reviews.tsv").open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [(row["sentence"], int(row["label"])) for row in rows]
+    return [(example.text, int(example.label or 0)) for example in read_examples(REVIEWS, labelled=True)]

@@ -1,20 +1,17 @@
-"""The command line: ``captum-attattr explain``."""
+"""``captum-attattr explain``: which token pairs and heads a prediction rests on."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
 import re
 import sys
-import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from captum_attattr.classifier import Classifier
+from captum_attattr.examples import read_examples
 from captum_attattr.explaining import Explainer, Request
 from captum_attattr.explanation import Explanation
 from captum_attattr.quadrature import METHODS
@@ -25,83 +22,54 @@ _EXAMPLES = """examples:
   captum-attattr explain "A dull start." "A grand finish!" --output answers --no-special
   captum-attattr explain "How old are you?" --pair "What is your age?" --model textattack/bert-base-uncased-QQP
   captum-attattr explain --file reviews.tsv --json > answers.json
-
-exit codes: 0 done, 2 something in the input or the settings is wrong, 130 interrupted.
 """
 
 # A gap of more than this part of the norm of a layer's shares is worth a word: below it the true error is small, too.
 _WIDE_GAP = 0.01
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn for the character
-            _explain(options)
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone (as in "| head"): nothing more to say, and nothing to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as error:
-        _tell(f"error: {error}")
-        return 2
-    except KeyboardInterrupt:
-        _tell("interrupted")
-        return 130
-    return 0
-
-
-def _tell(message: str) -> None:
-    print(f"captum-attattr: {message}", file=sys.stderr)
-
-
-def _parser() -> argparse.ArgumentParser:
-    as_written = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="captum-attattr",
-        description="Explain Transformers by their attention.",
-        epilog=_EXAMPLES,
-        formatter_class=as_written,
-    )
-    parser.add_argument("--version", action="version", version=f"captum-attattr {version('captum-attattr')}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    add = commands.add_parser(
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
         "explain",
         help="which token pairs and heads a prediction rests on",
         description="Explain a text classifier's prediction: each token pair's share in it, head by head.",
         epilog=_EXAMPLES,
-        formatter_class=as_written,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add.add_argument("text", nargs="*", help="texts to explain")
-    add.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair, one for each text")
-    add.add_argument("--file", metavar="TSV", help="read texts from a TSV file: column 'sentence', and 'pair' if there")
-    add.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
-    add.add_argument("--target", metavar="LABEL", help="label to explain, name or number (default: the predicted)")
-    add.add_argument("--logit", action="store_true", help="explain the label's logit instead of its probability")
-    add.add_argument(
+    parser.add_argument("text", nargs="*", help="texts to explain")
+    parser.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair, one for each text")
+    parser.add_argument(
+        "--file", metavar="TSV", help="read texts from a TSV file: column 'sentence', and 'pair' if there"
+    )
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    parser.add_argument("--target", metavar="LABEL", help="label to explain, name or number (default: the predicted)")
+    parser.add_argument("--logit", action="store_true", help="explain the label's logit instead of its probability")
+    parser.add_argument(
         "--path",
         choices=("layerwise", "joint"),
         default="layerwise",
         help="put back the attention of one layer at a time, or of all together (default: layerwise)",
     )
-    add.add_argument(
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default="gausslegendre",
         metavar="RULE",
         help=f"rule of integration: {', '.join(METHODS)} (default: %(default)s)",
     )
-    add.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
-    add.add_argument(
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
+    parser.add_argument(
         "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
-    add.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
-    add.add_argument("--output", metavar="FOLDER", default="explanations", help="where files go (default: %(default)s)")
-    add.add_argument("--json", action="store_true", help="print JSON (a list with one object a text) instead of text")
-    return parser
+    parser.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
+    parser.add_argument(
+        "--output", metavar="FOLDER", default="explanations", help="where files go (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print JSON (a list with one object a text) instead of text"
+    )
+    parser.set_defaults(run=_explain)
 
 
 def _count(word: str) -> int:
@@ -201,21 +169,9 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
         return options.text, options.pair
     if options.text or options.pair:
         raise ValueError("give texts on the command line or --file, not both.")
-    try:
-        with open(options.file, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{options.file} cannot be read: {error}") from error
-    if not rows or "sentence" not in rows[0][1]:
-        raise ValueError(f"{options.file} needs a header line with the column 'sentence', and at least one row.")
-    columns = [name for name in ("sentence", "pair") if name in rows[0][1]]
-    for line, row in rows:
-        for name in columns:
-            if not (row[name] or "").strip():
-                raise ValueError(f"{options.file}, line {line}: the {name} is empty.")
-    read = [[row[name] for _, row in rows] for name in columns]
-    return read[0], read[1] if "pair" in columns else None
+    examples = read_examples(options.file)
+    pairs = [example.text_pair or "" for example in examples]
+    return [example.text for example in examples], pairs if examples[0].text_pair is not None else None
 
 
 def _writable(name: str) -> Path:
@@ -239,7 +195,3 @@ def _write(explanation: Explanation, folder: Path, number: int) -> tuple[Path, P
     figure, _ = visualize_explanation(explanation)
     figure.savefig(picture)
     return picture, saved
-
-
-if __name__ == "__main__":
-    sys.exit(main())

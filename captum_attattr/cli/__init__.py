@@ -1,0 +1,61 @@
+"""The command line: one module a command, each with ``add(commands)`` and what it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from captum_attattr.cli import explain
+
+_COMMANDS = (explain,)
+
+_EPILOG = """examples:
+  captum-attattr explain "The plot was interesting but the execution was poor."
+
+captum-attattr COMMAND --help says what a command takes, with more examples.
+
+exit codes: 0 done, 2 something in the input or the settings is wrong, 130 interrupted.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn for the character
+            options.run(options)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (as in "| head"): nothing more to say, and nothing to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, OSError) as error:
+        _tell(f"error: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _tell("interrupted")
+        return 130
+    return 0
+
+
+def _tell(message: str) -> None:
+    print(f"captum-attattr: {message}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="captum-attattr",
+        description="Explain Transformers by their attention.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"captum-attattr {version('captum-attattr')}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser

@@ -1,0 +1,7 @@
+"""``python -m captum_attattr.cli``."""
+
+import sys
+
+from captum_attattr.cli import main
+
+sys.exit(main())
