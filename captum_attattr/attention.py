@@ -104,6 +104,40 @@ class AttentionCall:
     options: dict[str, Any]
     implementation: str
     handlers: tuple[Handler, ...] = ()
+    narrowed_from: int | None = None
+    """Number of queries before the call was narrowed to some of them."""
+    first_query: int = 0
+    """Place among those of the first that was kept."""
+
+    def narrowed(self, queries: slice) -> AttentionCall:
+        """The same call for a range of its queries only: their rows of the attention, and of the context."""
+        start, stop, _ = queries.indices(self.query.shape[2])
+        if stop - start == self.query.shape[2]:
+            return self
+        if self.mask is None and self._is_causal_without_mask():
+            places = torch.arange(self.key.shape[2], device=self.query.device)
+            mask: Tensor | None = places[start:stop, None] >= places
+        else:
+            mask = _rows_of(self.mask, start, stop, self.query.shape[2])
+        options = {name: _rows_of(value, start, stop, self.query.shape[2]) for name, value in self.options.items()}
+        query = self.query[:, :, start:stop]
+        return replace(self, query=query, mask=mask, options=options, narrowed_from=self.queries, first_query=start)
+
+    def of(self, examples: Tensor) -> AttentionCall:
+        """The same call for some of the examples only."""
+        batch = len(self.query)
+
+        def picked(value: Any) -> Any:
+            has_batch = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == batch > 1
+            return value[examples.to(value.device)] if has_batch else value
+
+        tensors = {name: picked(getattr(self, name)) for name in ("query", "key", "value", "mask")}
+        return replace(self, **tensors, options={name: picked(value) for name, value in self.options.items()})
+
+    @property
+    def queries(self) -> int:
+        """Number of queries of the whole call."""
+        return self.query.shape[2] if self.narrowed_from is None else self.narrowed_from
 
     def proceed(self) -> Result:
         """Pass the call on: context, and attention weights where the implementation gives them."""
@@ -134,9 +168,9 @@ class AttentionCall:
             return torch.ones(shape, dtype=torch.bool, device=self.query.device)
         allowed = mask > _lowest(mask.dtype) / 2
         allowed = allowed.expand(shape[0], -1, shape[2], shape[3])
-        if shape[2] == shape[3]:
+        if self.queries == shape[3]:
             # In self-attention every real token may look at itself, and no padding token may.
-            allowed = allowed & allowed.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+            allowed = allowed & allowed.diagonal(self.first_query, dim1=-2, dim2=-1).unsqueeze(-1)
         return allowed
 
     def _additive_mask(self) -> Tensor | None:
@@ -158,6 +192,13 @@ class AttentionCall:
         if causal is None:
             causal = getattr(self.module, "is_causal", True)
         return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
+
+
+def _rows_of(value: Any, start: int, stop: int, queries: int) -> Any:
+    """The given queries' rows of a mask or bias (..., query, key); anything else as it is."""
+    if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
+        return value[..., start:stop, :]
+    return value
 
 
 def _lowest(dtype: torch.dtype) -> float:
