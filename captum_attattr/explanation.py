@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,7 +69,9 @@ class Explanation:
     layers: list[int]
     """Numbers of the explained layers in the model, from 0."""
     settings: dict[str, Any]
-    """How it was made: model, method, n_steps, path, output, baseline, versions."""
+    """How it was made: model, tolerance, method, n_steps, path, output, baseline, versions."""
+    evaluations: list[int] = field(default_factory=list)
+    """(L,): forward and backward passes that each layer took; one number for the joint path."""
 
     @property
     def label(self) -> str:
@@ -180,6 +182,7 @@ class Explanation:
             "output": self.output,
             "baseline_output": self.baseline_output.tolist(),
             "delta": self.delta.tolist(),
+            "evaluations": self.evaluations,
             "layers": self.layers,
             "head_scores": self.head_scores().tolist(),
             "token_scores": self.token_scores().tolist(),

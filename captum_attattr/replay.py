@@ -115,12 +115,15 @@ class Recording:
             if threading.get_ident() != owner:
                 return call.proceed()
             place = next(places)
+            if place in substitutes:
+                result: Result = (substitutes[place](call), None)
+            elif place == self._last and only is not None:
+                result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
+            else:
+                result = call.proceed()
             if place == self._last and only is not None:
                 only.begin()
-                if place not in substitutes:
-                    context, _ = call.narrowed(only.rows).proceed()
-                    return with_rows_only(context, only.rows, length, 0.0), None
-            return (substitutes[place](call), None) if place in substitutes else call.proceed()
+            return result
 
         with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
             return self.forward(rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from captum_attattr.classifier import Classifier
 from captum_attattr.examples import read_examples
-from captum_attattr.explaining import Explainer, Request
+from captum_attattr.explaining import Explainer, Request, integration_options
 from captum_attattr.explanation import Explanation
 from captum_attattr.quadrature import METHODS
 from captum_attattr.visualization import visualize_explanation
@@ -52,13 +52,22 @@ def add(commands: Any) -> None:
         help="put back the attention of one layer at a time, or of all together (default: layerwise)",
     )
     parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        metavar="PART",
+        help="relative error to keep, with as few evaluations as that takes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="evaluations on a path, at most (default: %(default)s)"
+    )
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default="gausslegendre",
         metavar="RULE",
-        help=f"rule of integration: {', '.join(METHODS)} (default: %(default)s)",
+        help=f"integrate by another rule, in N evaluations, in place of --tolerance: {', '.join(METHODS[:-1])}",
     )
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
     parser.add_argument(
         "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
@@ -83,7 +92,7 @@ def _explain(options: argparse.Namespace) -> None:
     request = Request.of(texts, pairs, options.target)
     folder = _writable(options.output)
     classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
-    settings = {"method": options.method, "n_steps": options.steps, "attention_baselines": None}
+    settings = integration_options(options.tolerance, options.steps, options.method)
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
     # Written as they come: many long texts do not pile up in memory, and an interrupt leaves what is done.
@@ -145,7 +154,10 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
         for first, gap, is_wide in zip(e.baseline_output.tolist(), e.delta.tolist(), wide, strict=True)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    verdict = "NOT reached, try more --steps" if any(wide) else f"error {float(e.delta.abs().max()):.0e} at most"
+    verdict = "NOT reached, try more --steps"
+    if not any(wide):
+        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)}))
+        verdict = f"error {float(e.delta.abs().max()):.0e} at most, {spent} evaluations a layer"
     return [
         f"  completeness: {start} + {sums} = {what} ({verdict})",
         *(
