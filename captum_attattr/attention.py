@@ -116,7 +116,7 @@ class AttentionCall:
             return self
         if self.mask is None and self._is_causal_without_mask():
             places = torch.arange(self.key.shape[2], device=self.query.device)
-            mask: Tensor | None = places[start:stop, None] >= places
+            mask: Tensor | None = (places[start:stop, None] >= places)[None, None]
         else:
             mask = _rows_of(self.mask, start, stop, self.query.shape[2])
         options = {name: _rows_of(value, start, stop, self.query.shape[2]) for name, value in self.options.items()}
