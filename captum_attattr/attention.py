@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +86,7 @@ def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | N
 
 Result = tuple[Tensor, Tensor | None]
 Handler = Callable[["AttentionCall"], Result]
+Mask = Callable[["AttentionCall"], "AttentionCall"]
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,18 @@ class AttentionCall:
     options: dict[str, Any]
     implementation: str
     handlers: tuple[Handler, ...] = ()
+    off: Tensor | None = None
+    """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
 
     def proceed(self) -> Result:
         """Pass the call on: context, and attention weights where the implementation gives them."""
+        context, weights = self._pass_on()
+        if self.off is None:
+            return context, weights
+        context = context.masked_fill(self.off[:, None], 0)
+        return context, None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
+
+    def _pass_on(self) -> Result:
         if self.handlers:
             handler, *rest = self.handlers
             return handler(replace(self, handlers=tuple(rest)))
@@ -120,7 +130,7 @@ class AttentionCall:
         _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
         if weights is None:
             raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
-        return weights
+        return weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0)
 
     def values(self) -> Tensor:
         """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
@@ -172,27 +182,46 @@ class _Switch:
     config: Any
     implementation: str | None
     handlers: list[Handler] = field(default_factory=list)
+    masks: list[Mask] = field(default_factory=list)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody needs it any more."""
+        return not self.handlers and not self.masks
 
 
 _switches: dict[int, _Switch] = {}
 
 
-@contextmanager
-def intercept(layers: Iterable[nn.Module], handler: Handler) -> Iterator[None]:
+def intercept(layers: Iterable[nn.Module], handler: Handler) -> AbstractContextManager[None]:
     """Pass every attention call of the models that hold ``layers`` to ``handler``, until the block ends.
 
     The handler may look at the call, ``proceed()`` with it, and return a context of its own. The last
     handler to come in is asked first. Only the models' configurations are touched, and set back in any case.
     """
+    return _switched(layers, lambda switch: switch.handlers, handler)
+
+
+def switch_off(layers: Iterable[nn.Module], mask: Mask) -> AbstractContextManager[None]:
+    """Let ``mask`` say of every attention call, before any handler sees it, which heads are ``off``.
+
+    What handlers put in place of an attention is switched off as well: the model is one without these heads.
+    """
+    return _switched(layers, lambda switch: switch.masks, mask)
+
+
+@contextmanager
+def _switched(layers: Iterable[nn.Module], queue: Callable[[_Switch], list[Any]], entry: Any) -> Iterator[None]:
     configs = {id(layer.config): layer.config for layer in layers}
+    del layers  # what lasts must not keep a model alive
     with ExitStack() as stack:
         for config in configs.values():
-            stack.enter_context(_switched(config, handler))
+            stack.enter_context(_config_switched(config, queue, entry))
         yield
 
 
 @contextmanager
-def _switched(config: Any, handler: Handler) -> Iterator[None]:
+def _config_switched(config: Any, queue: Callable[[_Switch], list[Any]], entry: Any) -> Iterator[None]:
     switch = _switches.get(id(config))
     if switch is None:
         switch = _Switch(config, config._attn_implementation)
@@ -204,27 +233,39 @@ def _switched(config: Any, handler: Handler) -> Iterator[None]:
         _switches[id(config)] = switch
         # The form {"": name} leaves the configurations of sub-models as they are.
         config._attn_implementation = {"": _NAME}
-    switch.handlers.insert(0, handler)
+    queue(switch).insert(0, entry)
     try:
         yield
     finally:
-        switch.handlers.remove(handler)
-        if not switch.handlers:
+        queue(switch).remove(entry)
+        if switch.idle:
             del _switches[id(config)]
             config._attn_implementation = {"": switch.implementation}
+
+
+def _switch_of(config: Any) -> _Switch:
+    if id(config) not in _switches:
+        raise RuntimeError(
+            "This model is a copy, made while heads of the original were masked or its attention was watched, and "
+            "belongs to neither. Call set_attn_implementation('sdpa') or ('eager') on it."
+        )
+    return _switches[id(config)]
 
 
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> Result:
-    switch = _switches[id(module.config)]
+    switch = _switch_of(module.config)
     implementation = switch.implementation or "eager"
     handlers = tuple(switch.handlers)
-    return AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers).proceed()
+    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers)
+    for mask in switch.masks:
+        call = mask(call)
+    return call.proceed()
 
 
 def _mask(*args: Any, config: Any, **kwargs: Any) -> Tensor | None:
-    implementation = _switches[id(config)].implementation or "eager"
+    implementation = _switch_of(config).implementation or "eager"
     mask: Tensor | None = ALL_MASK_ATTENTION_FUNCTIONS[implementation](*args, config=config, **kwargs)
     return mask
 
