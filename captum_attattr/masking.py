@@ -42,9 +42,9 @@ class HeadNumbers:
         total = counts[0] if counts else int(config.num_attention_heads)
         return cls(total, tuple(range(total)))
 
-    def write(self, layer: nn.Module) -> None:
-        """Leave the numbers at the layer."""
-        setattr(layer, _NUMBERS, self)
+    def change(self, layer: nn.Module) -> tuple[nn.Module, str, HeadNumbers]:
+        """What leaves these numbers at the layer: owner, attribute, value."""
+        return layer, _NUMBERS, self
 
 
 def remaining_heads(model: nn.Module) -> list[list[int]]:
