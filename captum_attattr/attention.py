@@ -134,7 +134,8 @@ class AttentionCall:
 
     def values(self) -> Tensor:
         """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
-        return self.value.repeat_interleave(self.query.shape[1] // self.value.shape[1], dim=1)
+        groups = max(self.value.shape[1], 1)  # none in a layer without heads
+        return self.value.repeat_interleave(self.query.shape[1] // groups, dim=1)
 
     def pairs(self) -> Tensor:
         """Which (query, key) pairs may interact (batch, 1 or head, query, key): neither masked nor padding."""
