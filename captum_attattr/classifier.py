@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
 from captum_attattr.demo import load_demo
+from captum_attattr.pruning_files import is_pruned, load_pruned
 
 Output = Literal["probability", "logit"]
 
@@ -29,7 +30,7 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
     """A sequence classification model in eval mode, float32, and its tokenizer.
 
     Args:
-        name: A folder, a name on the Hugging Face Hub, or None for the bundled model.
+        name: A folder (of a pruned model, too), a name on the Hugging Face Hub, or None for the bundled model.
         tokenizer: To be used in place of the model's own.
 
     Raises:
@@ -48,9 +49,12 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             return model, own_tokenizer if tokenizer is None else tokenizer
         _check_name(os.fspath(name))
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True
-            )
+            if local and is_pruned(name):
+                model, info = load_pruned(name, dtype=torch.float32), {"missing_keys": []}
+            else:
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    name, dtype=torch.float32, output_loading_info=True
+                )
             tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
             where = "this folder" if local else "a folder or the Hugging Face Hub"

@@ -48,9 +48,9 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
         >>> from captum_attattr.pruning import prune_heads
         >>> model, tokenizer = load_demo()
         >>> model.num_parameters()
-        14432258
+        14578562
         >>> prune_heads(model, {0: range(6), 5: [0, 2, 4]}).num_parameters()
-        13988834
+        14135330
     """
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"prune_heads needs a model of transformers, got {type(model).__name__}.")
