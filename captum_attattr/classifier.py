@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,12 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
         _check_name(os.fspath(name))
         try:
             if local and is_pruned(name):
-                model, info = load_pruned(name, dtype=torch.float32), {"missing_keys": []}
+                model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
             else:
                 model, info = AutoModelForSequenceClassification.from_pretrained(
                     name, dtype=torch.float32, output_loading_info=True
                 )
+                missing = info["missing_keys"]
             tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
             where = "this folder" if local else "a folder or the Hugging Face Hub"
@@ -62,7 +63,7 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             raise ValueError(
                 f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason}"
             ) from error
-    _check_loaded(os.fspath(name), info["missing_keys"], tokenizer)
+    _check_loaded(os.fspath(name), missing, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -76,7 +77,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"There is no folder {name} to load a model from.")
 
 
-def _check_loaded(name: str, missing: Sequence[str], tokenizer: Any) -> None:
+def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:
     if missing:
         some = ", ".join(sorted(missing)[:3])
         raise ValueError(
