@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -42,6 +42,20 @@ class HeadNumbers:
         total = counts[0] if counts else int(config.num_attention_heads)
         return cls(total, tuple(range(total)))
 
+    def spread(self, scores: Tensor, dim: int) -> Tensor:
+        """Scores of the remaining heads, with zeros for the others between them."""
+        if scores.shape[dim] != len(self.remaining):
+            raise ValueError(
+                f"Axis {dim} of a tensor of shape {tuple(scores.shape)} holds {scores.shape[dim]} heads, the layer has "
+                f"{len(self.remaining)}."
+            )
+        if len(self.remaining) == self.total:
+            return scores
+        shape = list(scores.shape)
+        shape[dim] = self.total
+        index = torch.tensor(self.remaining, dtype=torch.long, device=scores.device)
+        return scores.new_zeros(shape).index_copy(dim, index, scores)
+
     def change(self, layer: nn.Module) -> tuple[nn.Module, str, HeadNumbers]:
         """What leaves these numbers at the layer: owner, attribute, value."""
         return layer, _NUMBERS, self
@@ -67,6 +81,38 @@ def remaining_heads(model: nn.Module) -> list[list[int]]:
         [0, 10, 11]
     """
     return [list(HeadNumbers.of(layer).remaining) for layer in attention_layers(model)]
+
+
+def original_heads(scores: Sequence[Tensor], layers: Sequence[nn.Module], dim: int = 1) -> list[Tensor]:
+    """What was found for the heads of a pruned model, on the head axis of the unpruned one: zero where heads are gone.
+
+    So layers that lost different numbers of heads can be stacked, and compared with those of the unpruned model.
+
+    Args:
+        scores: One tensor a layer, attributions (batch, head, query, key) or others with a head axis.
+        layers: The attention layers that they belong to, in the same order.
+        dim: Where the head axis is.
+
+    Returns:
+        The tensors, each with as many heads as its layer had before pruning.
+
+    Raises:
+        ValueError: Another number of tensors than of layers, or of heads in a tensor than its layer has.
+
+    Example:
+        >>> import torch
+        >>> from captum_attattr import attention_layers
+        >>> from captum_attattr.demo import load_demo
+        >>> from captum_attattr.masking import original_heads
+        >>> from captum_attattr.pruning import prune_heads
+        >>> model, tokenizer = load_demo()
+        >>> layers = attention_layers(prune_heads(model, {0: range(2, 12)}))
+        >>> original_heads([torch.ones(1, 2)], layers[:1])[0].tolist()
+        [[1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]
+    """
+    if len(scores) != len(layers):
+        raise ValueError(f"Got {len(scores)} tensors for {len(layers)} layers: give one each.")
+    return [HeadNumbers.of(layer).spread(one, dim) for one, layer in zip(scores, layers, strict=True)]
 
 
 def chosen_heads(heads: HeadChoice, numbers: list[HeadNumbers]) -> dict[int, list[int]]:
@@ -160,7 +206,7 @@ class HeadMask:
                 f"{type(call.module).__name__} computes {heads} heads where {len(remaining)} were to be expected: they "
                 "cannot be told apart. Prune models with prune_heads, which keeps the numbers."
             )
-        off = torch.tensor([head in masked for head in remaining], device=call.query.device)
+        off = torch.tensor([head in masked for head in remaining], dtype=torch.bool, device=call.query.device)
         return replace(call, off=off if call.off is None else call.off | off)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
@@ -29,8 +30,7 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
     build such a model, fail with a message that names ``load_pruned``.
 
     Args:
-        model: A model of transformers, pruned by :func:`prune_heads`; it is not changed. One that lost no head is
-            written as usual.
+        model: A model of transformers, pruned by :func:`prune_heads`. One that lost no head is written as usual.
         folder: Is made if it does not exist.
         tokenizer: The tokenizer or image processor to be kept with it.
 
@@ -126,7 +126,7 @@ def _configuration(folder: str | os.PathLike[str]) -> tuple[PreTrainedConfig, di
         settings.pop("attn_implementation", None)
         gone = {int(layer): [int(head) for head in heads] for layer, heads in gone.items()}
         config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, StrictDataclassError) as error:
         raise ValueError(f"{path} is not the configuration of a pruned model: {_reason(error)}") from error
     return config, gone
 
