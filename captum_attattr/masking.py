@@ -39,7 +39,9 @@ class HeadNumbers:
             return known
         config: Any = layer.config
         counts = [getattr(layer, name) for name in _COUNTS if isinstance(getattr(layer, name, None), int)]
-        total = counts[0] if counts else int(config.num_attention_heads)
+        total = counts[0] if counts else getattr(config, "num_attention_heads", None)
+        if not isinstance(total, int):
+            raise UnsupportedModelError(f"How many heads a {type(layer).__name__} has cannot be found out.")
         return cls(total, tuple(range(total)))
 
     def spread(self, scores: Tensor, dim: int) -> Tensor:
@@ -151,11 +153,15 @@ def _pairs(heads: Any, numbers: list[HeadNumbers]) -> list[tuple[int, int]]:
     expected = "heads must be {layer: [heads]}, (layer, head) pairs or a boolean (layers, heads) tensor"
     try:
         pairs = [(x, y) for x in heads for y in heads[x]] if isinstance(heads, Mapping) else [(x, y) for x, y in heads]
-        if isinstance(heads, (str, bytes)) or any(isinstance(number, bool) for pair in pairs for number in pair):
-            raise TypeError("got letters or booleans")
+        if isinstance(heads, (str, bytes)) or any(_is_boolean(number) for pair in pairs for number in pair):
+            raise TypeError("letters or booleans are no numbers of heads")
         return [(operator.index(layer), operator.index(head)) for layer, head in pairs]
     except (TypeError, ValueError) as error:
         raise TypeError(f"{expected} of whole numbers; got {heads!r}.") from error
+
+
+def _is_boolean(number: Any) -> bool:
+    return isinstance(number, bool) or "bool" in str(getattr(number, "dtype", ""))
 
 
 class HeadMask:
@@ -199,6 +205,7 @@ class HeadMask:
     def _mark(self, call: AttentionCall) -> AttentionCall:
         masked = self._masked.get(call.module)
         if masked is None:
+            _refuse_replica(call.module)
             return call
         remaining, heads = HeadNumbers.of(call.module).remaining, call.query.shape[1]
         if len(remaining) != heads:
@@ -208,6 +215,14 @@ class HeadMask:
             )
         off = torch.tensor([head in masked for head in remaining], dtype=torch.bool, device=call.query.device)
         return replace(call, off=off if call.off is None else call.off | off)
+
+
+def _refuse_replica(module: nn.Module) -> None:
+    if getattr(module, "_is_replica", False):
+        raise UnsupportedModelError(
+            "DataParallel runs copies of the model's layers, which no mask knows. Use DistributedDataParallel, or the "
+            "model itself on one device."
+        )
 
 
 def mask_heads(model: nn.Module, heads: HeadChoice) -> HeadMask:
@@ -231,12 +246,13 @@ def mask_heads(model: nn.Module, heads: HeadChoice) -> HeadMask:
 
     Returns:
         A handle whose ``remove()`` undoes it, and a context manager that does so at the end of its block. Choose the
-        attention implementation before: ``set_attn_implementation`` switches masks off.
+        attention implementation before: ``set_attn_implementation`` switches masks off. Where activations are computed
+        again for the backward pass (gradient checkpointing), keep that pass inside the block.
 
     Raises:
         TypeError: ``heads`` has another form, or ``model`` is no module.
         ValueError: A layer or head does not exist or is given twice.
-        UnsupportedModelError: The model's attention is out of reach.
+        UnsupportedModelError: The model's attention is out of reach, or runs in copies (DataParallel).
 
     Example:
         >>> from captum_attattr.demo import load_demo

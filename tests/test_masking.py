@@ -398,6 +398,8 @@ def test_a_copy_of_a_masked_model_says_what_it_needs():
         ([(0.0, 1)], TypeError, "heads must be.*whole numbers"),
         ({"0": [1]}, TypeError, "heads must be"),
         ([(True, False)], TypeError, "heads must be"),
+        (list(torch.ones(3, 2, dtype=torch.bool)), TypeError, "heads must be"),
+        (np.ones((3, 2), dtype=bool), TypeError, "heads must be"),
         ("01", TypeError, "heads must be"),
         (["01"], TypeError, "heads must be"),
         (None, TypeError, "heads must be"),
@@ -443,3 +445,22 @@ def test_a_layer_with_fewer_heads_than_it_should_have():
     layer.output.dense = torch.nn.Linear(16, 32).double()
     with mask_heads(c.model, HEADS), pytest.raises(UnsupportedModelError, match="2 heads where 4 were to be expected"):
         run(c)
+
+
+def test_copies_that_run_in_place_of_a_layer():
+    """As DataParallel's: they would go unmasked."""
+    c = case(BERT)
+    layer = c.model.bert.encoder.layer[1].attention
+    with mask_heads(c.model, {1: [1]}):
+        run(c)
+        layer.self = layer.self._replicate_for_data_parallel()
+        with pytest.raises(UnsupportedModelError, match="DataParallel runs copies"):
+            run(c)
+
+
+def test_a_layer_that_does_not_say_how_many_heads_it_has():
+    c = case(BY_NAME["llama"])
+    layer = c.model.model.layers[0].self_attn
+    layer.config = hf.PreTrainedConfig()
+    with pytest.raises(UnsupportedModelError, match="How many heads a LlamaAttention has"):
+        mask_heads(c.model, {0: [0]})
