@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
 from captum_attattr.demo import load_demo
+from captum_attattr.pruning_files import is_pruned, load_pruned
 
 Output = Literal["probability", "logit"]
 
@@ -29,7 +30,7 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
     """A sequence classification model in eval mode, float32, and its tokenizer.
 
     Args:
-        name: A folder, a name on the Hugging Face Hub, or None for the bundled model.
+        name: A folder (of a pruned model, too), a name on the Hugging Face Hub, or None for the bundled model.
         tokenizer: To be used in place of the model's own.
 
     Raises:
@@ -48,9 +49,13 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             return model, own_tokenizer if tokenizer is None else tokenizer
         _check_name(os.fspath(name))
         try:
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True
-            )
+            if local and is_pruned(name):
+                model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
+            else:
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    name, dtype=torch.float32, output_loading_info=True
+                )
+                missing = info["missing_keys"]
             tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
         except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
             where = "this folder" if local else "a folder or the Hugging Face Hub"
@@ -58,7 +63,7 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             raise ValueError(
                 f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason}"
             ) from error
-    _check_loaded(os.fspath(name), info["missing_keys"], tokenizer)
+    _check_loaded(os.fspath(name), missing, tokenizer)
     return model.eval(), tokenizer
 
 
@@ -72,7 +77,7 @@ def _check_name(name: str) -> None:
         raise ValueError(f"There is no folder {name} to load a model from.")
 
 
-def _check_loaded(name: str, missing: Sequence[str], tokenizer: Any) -> None:
+def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:
     if missing:
         some = ", ".join(sorted(missing)[:3])
         raise ValueError(

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from captum_attattr.attribution import PathName, SelfAttentionAttribution
 from captum_attattr.classifier import Batch, Classifier, Output
 from captum_attattr.explanation import Explanation
+from captum_attattr.masking import original_heads
 
 Target = int | str | None
 
@@ -159,9 +160,8 @@ class Explainer:
             guess if target is None else target
             for target, guess in zip(targets, outputs.argmax(-1).tolist(), strict=True)
         ]
-        attribution = SelfAttentionAttribution(
-            self.classifier.outputs, [calls[number] for number in numbers], path=self.path
-        )
+        layers = [calls[number] for number in numbers]
+        attribution = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
         attributions, delta = attribution.attribute(
             ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
         )
@@ -178,8 +178,8 @@ class Explainer:
                 "probabilities": probabilities[row].float().cpu(),
                 "target": target,
                 "output": float(outputs[row, target]),
-                "attributions": _of_row(attributions, row, batch.real),
-                "attention": _of_row(attention, row, batch.real),
+                "attributions": _of_row(original_heads(attributions, layers), row, batch.real),
+                "attention": _of_row(original_heads(attention, layers), row, batch.real),
                 "delta": deltas[:, row].float().cpu(),
                 "layers": numbers,
                 "settings": self._settings(),

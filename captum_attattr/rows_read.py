@@ -19,7 +19,10 @@ CANDIDATES = (slice(0, 1), slice(-1, None))
 """Rows that heads of models read: the first, the last."""
 
 # What a module does with a context before it computes anything: shapes are taken from the whole sequence there.
-_SHAPING = {"__get__", "size", "dim", "reshape", "view", "contiguous", "transpose", "permute", "flatten", "unflatten"}
+_SHAPING = {
+    "__get__", "__getitem__", "size", "dim", "reshape", "view", "contiguous", "transpose", "permute", "flatten",
+    "unflatten", "masked_fill",
+}  # fmt: skip
 
 
 class OnlyRows(TorchFunctionMode):
