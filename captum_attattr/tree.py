@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, TypeVar
 
 import networkx as nx
@@ -95,6 +96,8 @@ class AttributionTree:
         self.names = self.tokens if names is None else names
         """The tokens, told apart where the same one is there more than once."""
         self.layers = _one_each("layers", range(depth) if layers is None else layers, depth)
+        if any(below >= layer for below, layer in pairwise(self.layers)):
+            raise ValueError(f"layers must go from the lowest to the top one, got {self.layers}.")
         self.segments = None if segments is None else _one_each("segments", segments, count)
         """Which sentence of a pair each token belongs to; None if that is not known."""
         self.root = _root(root, shares)
@@ -102,10 +105,11 @@ class AttributionTree:
         self.top = top_node(shares, self.root)
         """Position of the token that gathers the most."""
         scores = edge_scores(shares, self.root)
+        self.penalty = _fraction("penalty", penalty)
         links = grow(scores, self.top, self.root, _fraction("tau", tau), _fraction("top_tau", top_tau))
         self.edges = [
             Edge(self.layers[layer], query, key, float(scores[layer, query, key]), float(shares[layer, query, key]))
-            for layer, query, key in best_part(links, scores, self.root, _fraction("penalty", penalty))
+            for layer, query, key in best_part(links, scores, self.root, self.penalty)
         ]
         """From the top down: every token comes as a key before it comes as a query."""
 
@@ -115,9 +119,9 @@ class AttributionTree:
         return [self.top if self.root is None else self.root, *(edge.key for edge in self.edges)]
 
     @property
-    def objective(self) -> tuple[float, int]:
-        """Sum of the edges' scores, and their number: sum - penalty * number is what the tree tries to make large."""
-        return sum(edge.score for edge in self.edges), len(self.edges)
+    def objective(self) -> float:
+        """What the tree tries to make large: the sum of its edges' scores minus the penalty for each of them."""
+        return sum(edge.score - self.penalty for edge in self.edges)
 
     @property
     def crossing_edges(self) -> list[Edge]:
@@ -232,9 +236,11 @@ class AttributionTree:
 
 def _shares(attributions: Tensor | Sequence[Tensor]) -> Tensor:
     """(layer, query, key), summed over heads."""
-    if not isinstance(attributions, Tensor) and not all(isinstance(layer, Tensor) for layer in attributions):
-        raise TypeError("Attributions must be an Explanation, a tensor, or a list with one tensor a layer.")
-    stacked = stack_layers(attributions).detach()
+    if not isinstance(attributions, Tensor):
+        several = isinstance(attributions, (list, tuple))
+        if not several or not all(isinstance(layer, Tensor) for layer in attributions):
+            raise TypeError("Attributions must be an Explanation, a tensor, or a list with one tensor a layer.")
+    stacked = stack_layers(list(attributions)).detach()
     if stacked.dim() == 5 and stacked.shape[1] == 1:
         stacked = stacked[:, 0]
     if stacked.dim() != 4 or stacked.shape[-1] != stacked.shape[-2] or stacked.shape[-1] < 2:
