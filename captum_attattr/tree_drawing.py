@@ -55,6 +55,7 @@ class Plan:
         """What the picture says."""
         title = f"What flows to {self.tokens[self.top]}: wider edges have larger scores"
         title += ", green ones cross the sentences" * any(self.crossing)
+        title += ", the dashed one is not for the output" * any(edge.share <= 0 for edge in self.edges)
         left_out = len(self.tokens) - len(self.shown)
         return title + f"\n{left_out} tokens that are not in the tree are left out" * bool(left_out)
 
@@ -83,7 +84,7 @@ class Sheet:
             columns[place], right = right + width / 2, right + width
         row = has_row * (max(lengths.values()) if upright else _HIGH)
         word = max(lengths[place] for place in inside) if upright else _HIGH
-        return cls(columns, widths, upright, 0.12 + row / 2, 0.3 + row + word / 2, max(_STEP, word + 0.3))
+        return cls(columns, widths, upright, 0.12 + row / 2, 0.3 + row + word / 2, max(_STEP, min(word + 0.3, 0.85)))
 
     def y(self, height: float) -> float:
         """Of so many layers above the lowest one."""
@@ -174,13 +175,11 @@ def _draw_edges(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
         curve = Path([(start, high), (start, high - bend), (end, low + bend), (end, low)], [1, 4, 4, 4])
         colour = AGAINST if edge.share <= 0 else CROSSING if crosses else FOR
         patch = PathPatch(curve, facecolor="none", edgecolor=colour, capstyle="round", zorder=3)
-        patch.set(
-            linewidth=scale * (0.6 + 3.4 * min(max(edge.score, 0.0), 1.0)), linestyle="--" if edge.share <= 0 else "-"
-        )
+        patch.set(linewidth=scale * edge_width(edge), linestyle="--" if edge.share <= 0 else "-")
         patch.set_gid(f"edge {edge.query} {edge.key}")
         axes.add_patch(patch)
 
 
 def edge_width(edge: Edge) -> float:
-    """Points, from 0.6 for a score of 0 to 4 for a score of 1 and more."""
-    return 0.6 + 3.4 * min(max(edge.score, 0.0), 1.0)
+    """Points, from 1 for a score of 0 to 4 for a score of 1 and more."""
+    return 1 + 3 * min(max(edge.score, 0.0), 1.0)
