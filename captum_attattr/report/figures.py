@@ -6,6 +6,7 @@ The page fills them in: each has a source called after it, and annotations with 
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _FONT = "system-ui, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
 _SHADES = 255
 
 
+@cache
 def document() -> dict[str, Any]:
     """The figures as one Bokeh document, in JSON, with what ``Bokeh.embed.embed_items`` is to do with it."""
     ranges = _range(), _range()
