@@ -11,6 +11,7 @@ import zlib
 from dataclasses import replace
 from hashlib import sha256
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import torch
 from made_explanations import made
 
 from captum_attattr import explain
+from captum_attattr.cli import main
 from captum_attattr.report import Report, packing
 from captum_attattr.report.card import card
 from captum_attattr.report.colours import colour, palette
@@ -256,3 +258,42 @@ def test_the_palette_is_signed_and_white_at_zero():
     assert all(blue > red for red, _, blue in colours[22:])
     assert colour(-9) == palette()[0]
     assert re.fullmatch(r"#[0-9a-f]{6}", html.unescape(colour(0.3)))
+
+
+# From the command line
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run ``captum-attattr explain`` in a folder of its own: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        code = main(["explain", "A warm film.", "Dull, a film!", "--steps", "2", "--output", "answers", *words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_writes_one_page_for_all_texts(command):
+    code, out, _ = command("--html")
+    assert code == 0
+    assert out.count("  page     answers/explanations.html\n") == 2
+    pages = Page(Path("answers/explanations.html").read_text(encoding="utf-8")).sentences()
+    assert [page["text"] for page in pages] == ["A warm film.", "Dull, a film!"]
+    code, out, _ = command("--html", "--json")
+    assert [answer["files"]["page"] for answer in json.loads(out)] == ["answers/explanations.html"] * 2
+
+
+def test_the_command_says_what_to_install_before_it_starts(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bokeh.resources", None)
+    code, out, err = command("--html")
+    assert (code, out) == (2, "")
+    assert "pip install 'captum-attattr[report]'" in err
+    assert list(Path("answers").iterdir()) == []
+
+
+def test_without_the_flag_there_is_no_page(command):
+    _, out, _ = command()
+    assert "page" not in out
+    assert {path.suffix for path in Path("answers").iterdir()} == {".png", ".safetensors"}
