@@ -15,7 +15,7 @@ from torch import Tensor
 from captum_attattr.aggregation import stack_layers
 from captum_attattr.explanation import Explanation
 from captum_attattr.signed_map import new_figure, shown
-from captum_attattr.tree_drawing import Plan, draw_tree
+from captum_attattr.tree_drawing import Plan, draw_tree, edge_width
 from captum_attattr.tree_growth import Edge, best_part, edge_scores, grow, only_reader, top_node
 
 T = TypeVar("T")
@@ -185,13 +185,13 @@ class AttributionTree:
     def to_dot(self) -> str:
         """In Graphviz's language, for ``dot -Tsvg``: what is looked at in one layer stands at one height.
 
-        Edges are as wide as their scores and labelled with layer and score; those that cross sentences are green, one
-        with a share below zero is dashed.
+        Edges with larger scores are wider, and labelled with layer and score; those that cross sentences are green, one
+        with a share that is not above zero is dashed.
         """
         lines = ["digraph {", "  node [shape=plaintext];", "  edge [arrowhead=none];"]
         lines += [f"  {node} [label={_quoted(self.tokens[node])}];" for node in self.nodes]
         for edge in self.edges:
-            look = f'label="layer {edge.layer}, {edge.score:.2f}", penwidth={1 + 3 * max(min(edge.score, 1), 0):.2f}'
+            look = f'label="layer {edge.layer}, {edge.score:.2f}", penwidth={edge_width(edge):.2f}'
             look += ', color="darkgreen"' * self._crosses(edge) + ", style=dashed" * (edge.share <= 0)
             lines.append(f"  {edge.query} -> {edge.key} [{look}];")
         for layer in self.layers:
@@ -205,9 +205,9 @@ class AttributionTree:
         """Draw the tree over the sentence: heights are layers, wider edges have larger scores.
 
         A token stands in its own column, at the height where it is looked at; from there its line goes down to the
-        layers in which it looks at others itself. Tokens that are not in the tree are grey, at the foot; of a text of
-        more than 60 tokens they are left out, and the title says so. Edges that cross the two sentences of a pair are
-        green; the root's edge is dashed and orange if its share is not above zero.
+        layers in which it looks at others itself. The text stands at the foot, what is not in the tree in grey; of more
+        than 60 tokens only those in the tree are drawn, and the title says so. Edges that cross the two sentences of a
+        pair are green; the root's edge is dashed and orange if its share is not above zero.
 
         Args:
             title: In place of the own title.

@@ -19,6 +19,7 @@ from tiny_classifiers import bert, byte_level, gpt2, roberta
 
 from captum_attattr import explain
 from captum_attattr.tree import AttributionTree
+from captum_attattr.tree_drawing import edge_width
 
 
 def paper(attributions, tau, cls=0):
@@ -298,6 +299,7 @@ def test_graphviz_gets_everything_whatever_the_tokens_hold(token):
     for edge in tree.edges:
         drawn = found[edge.query, edge.key]
         assert drawn.get_label() == f'"layer {edge.layer}, {edge.score:.2f}"'
+        assert float(drawn.get("penwidth")) == pytest.approx(edge_width(edge), abs=0.01)
         assert (drawn.get("color") is not None) == (edge in tree.crossing_edges)
         assert (drawn.get_style() == "dashed") == (edge.share <= 0)
 
