@@ -279,15 +279,13 @@ def _root(root: Root, shares: Tensor) -> int | None:
 
 
 def _sentences(explanation: Explanation) -> list[int | None] | None:
-    """Each token's sentence: what the tokenizer added stands between them. None if it does not tell them apart."""
-    if explanation.text_pair is None:
-        return [None if added else 0 for added in explanation.special]
-    found: list[int | None] = []
-    number = -1
-    for place, added in enumerate(explanation.special):
-        number += not added and (place == 0 or explanation.special[place - 1])
-        found.append(None if added else number)
-    return found if number == 1 else None
+    """Each token's sentence, None for what the tokenizer added; None if the sentences cannot be told apart."""
+    start = explanation.second_text_start
+    if explanation.text_pair is not None and start is None:
+        return None
+    return [
+        None if added else int(start is not None and place >= start) for place, added in enumerate(explanation.special)
+    ]
 
 
 def _quoted(token: str) -> str:
