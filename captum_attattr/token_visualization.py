@@ -65,11 +65,11 @@ def token_records(
     for explanation in several:
         if not isinstance(explanation, Explanation):
             raise TypeError(f"Token scores come from explanations, as explain() gives them; got {_kind(explanation)}.")
-    one = true_labels is None or isinstance(true_labels, (str, int))
-    truths = [true_labels] * len(several) if one else list(true_labels)  # type: ignore[arg-type, list-item]
+    given: Any = true_labels.tolist() if hasattr(true_labels, "tolist") else true_labels  # tensors and arrays
+    truths = [given] * len(several) if given is None or isinstance(given, (str, int)) else list(given)
     if len(truths) != len(several):
         raise ValueError(f"Got {len(truths)} true labels for {len(several)} explanations: give one each.")
-    return [_record(e, reduction, special, truth) for e, truth in zip(several, truths, strict=True)]  # type: ignore[arg-type]
+    return [_record(e, reduction, special, truth) for e, truth in zip(several, truths, strict=True)]
 
 
 def visualize_tokens(

@@ -64,6 +64,8 @@ def test_true_labels_by_name_or_number():
     several = [made(5), made(6), made(7)]
     assert [record.true_class for record in token_records(several, true_labels=["bad", 1, None])] == ["bad", "good", ""]
     assert [record.true_class for record in token_records(several, true_labels="bad")] == ["bad"] * 3
+    for numbers in (torch.tensor([1, 0, 1]), np.array([1, 0, 1])):
+        assert [record.true_class for record in token_records(several, true_labels=numbers)] == ["good", "bad", "good"]
 
 
 def test_the_table_escapes_tokens_and_labels(capsys):
