@@ -65,7 +65,8 @@ def token_records(
     for explanation in several:
         if not isinstance(explanation, Explanation):
             raise TypeError(f"Token scores come from explanations, as explain() gives them; got {_kind(explanation)}.")
-    given: Any = true_labels.tolist() if hasattr(true_labels, "tolist") else true_labels  # tensors and arrays
+    given: Any = true_labels
+    given = given.tolist() if hasattr(given, "tolist") else given  # tensors and arrays
     truths = [given] * len(several) if given is None or isinstance(given, (str, int)) else list(given)
     if len(truths) != len(several):
         raise ValueError(f"Got {len(truths)} true labels for {len(several)} explanations: give one each.")
