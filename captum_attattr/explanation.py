@@ -202,6 +202,10 @@ class Explanation:
         Raises:
             ValueError: The file cannot be written.
             ImportError: Bokeh is not installed.
+
+        Example:
+            >>> from captum_attattr import explain
+            >>> path = explain("A warm, funny film.").to_html("film.html")  # doctest: +SKIP
         """
         from captum_attattr.report import Report
 
@@ -225,6 +229,12 @@ class Explanation:
 
         Raises:
             ValueError: The kind is unknown.
+
+        Example:
+            >>> from captum_attattr import explain
+            >>> view = explain("A warm, funny film.").to_bertviz("positive")
+            >>> len(view["attention"]), view["attention"][0].shape
+            (6, torch.Size([1, 12, 8, 8]))
         """
         weights = _weights(self.attributions, self.attention, kind).unsqueeze(1)
         given = dict(zip(self.layers, weights, strict=True))

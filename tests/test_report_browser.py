@@ -216,6 +216,18 @@ def test_a_token_lights_its_partners_and_the_heads_between_them(tab, explanation
     assert not any(presses(page))
 
 
+def test_tokens_are_one_stop_of_the_tab_key_and_arrows_move_among_them(tab, explanation):
+    page = tab(explanation)
+    page.focus("#tokens button >> nth=0")
+    for key in ("ArrowRight", "ArrowRight", "End", "ArrowRight", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    assert presses(page) == [place == COUNT - 2 for place in range(COUNT)]
+    stops = page.eval_on_selector_all("#tokens button", "(all) => all.map((button) => button.tabIndex)")
+    assert stops == [0 if place == COUNT - 2 else -1 for place in range(COUNT)]
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#tokens')") is None
+
+
 @pytest.mark.parametrize("side", ["received", "sent", "first"])
 def test_tokens_can_show_either_side(tab, explanation, side):
     page = tab(explanation)
@@ -306,6 +318,15 @@ def test_the_foot_says_settings_and_completeness(tab, explanation):
         "layer 2", "layer 3", "layer 5",
     ]  # fmt: skip
     assert page.locator("#completeness td.wide").all_inner_texts() == ["-2e+0"]
+
+
+def test_of_many_labels_the_most_probable_are_named(tab, explanation):
+    names = [f"label {number}" for number in range(12)]
+    many = replace(explanation, labels=names, probabilities=torch.arange(12) / 66, target=3)
+    page = tab(many)
+    words = page.inner_text("#labels").split()
+    assert words[:3] == ["label", "11", "0.167"]
+    assert words[-3:] == ["and", "4", "more"]
 
 
 def test_hostile_text_is_shown_and_not_run(tab):

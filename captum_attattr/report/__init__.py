@@ -27,6 +27,9 @@ class Report:
     It is one HTML file that needs no network: its Content-Security-Policy lets nothing in and nothing out. The pictures
     are drawn by Bokeh, an optional package. In a notebook a report that ends a cell is shown there.
 
+    A page takes 1.4 MB, and for each sentence up to 5 bytes times layers times heads times the square of its tokens:
+    10 MB for 128 tokens in BERT-base.
+
     Args:
         explanations: One or several, each a sentence on the page.
         title: Of the page.

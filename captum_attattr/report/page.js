@@ -145,6 +145,7 @@ function setUp() {
   $("all").addEventListener("click", everything);
   document.addEventListener("keydown", (event) => event.key === "Escape" && everything());
   $("heads").addEventListener("keydown", arrows);
+  $("tokens").addEventListener("keydown", moveAmongTokens);
   let waiting;
   window.addEventListener("resize", () => {
     clearTimeout(waiting);

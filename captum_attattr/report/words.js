@@ -1,5 +1,6 @@
 // Words: what the page says in text, and the buttons made of tokens and pairs.
 
+const MOST_LABELS = 8;
 const $ = (id) => document.getElementById(id);
 const made = (name, settings = {}, ...children) => {
   const element = Object.assign(document.createElement(name), settings);
@@ -14,18 +15,7 @@ function describe(sentence) {
     labels.length > 1
       ? `Prediction: ${sentence.prediction}. Explained: ${what}, ${output.toFixed(4)}`
       : `Explained: the model\u2019s output, ${output.toFixed(4)}`;
-  $("labels").replaceChildren(
-    ...(labels.length > 1
-      ? labels.map((label, place) =>
-          made(
-            "span",
-            {},
-            `${label} ${sentence.probabilities[place].toFixed(3)} `,
-            made("meter", { min: 0, max: 1, value: sentence.probabilities[place], ariaLabel: label }),
-          ),
-        )
-      : []),
-  );
+  $("labels").replaceChildren(...(labels.length > 1 ? likelyLabels(sentence) : []));
   $("first").textContent = sentence.tokens[0];
   $("against").textContent = `against: lowers the ${what}`;
   $("for").textContent = `for: raises the ${what}`;
@@ -36,6 +26,17 @@ function describe(sentence) {
   $("head").max = sentence.heads;
   $("threshold").max = Object.keys(sentence.trees).length - 1;
   foot(sentence);
+}
+
+// The most probable labels, with what is left unsaid counted.
+function likelyLabels({ labels, probabilities }) {
+  const places = [...labels.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
+  const shown = places.slice(0, MOST_LABELS).map((place) => {
+    const meter = made("meter", { min: 0, max: 1, value: probabilities[place], ariaLabel: labels[place] });
+    return made("span", {}, `${labels[place]} ${probabilities[place].toFixed(3)} `, meter);
+  });
+  const left = labels.length - shown.length;
+  return left ? [...shown, `and ${left} more`] : shown;
 }
 
 function foot(sentence) {
@@ -76,13 +77,27 @@ function tokenButtons(sentence, on) {
     const className = Object.keys(kinds)
       .filter((kind) => kinds[kind])
       .join(" ");
-    const button = made("button", { type: "button", className, textContent: token });
+    const button = made("button", { type: "button", className, textContent: token, tabIndex: place ? -1 : 0 });
     button.addEventListener("click", () => on.choose(place));
     for (const start of ["pointerenter", "focus"]) button.addEventListener(start, () => on.light(place));
     for (const end of ["pointerleave", "blur"]) button.addEventListener(end, () => on.light(null));
     return button;
   });
   $("tokens").replaceChildren(...buttons);
+}
+
+// The tokens are one stop for the tab key; arrow keys, Home and End move among them.
+function moveAmongTokens(event) {
+  const buttons = [...$("tokens").children],
+    last = buttons.length - 1,
+    here = buttons.indexOf(event.target);
+  const next = { ArrowLeft: here - 1, ArrowRight: here + 1, Home: 0, End: last }[event.key];
+  if (next === undefined || here < 0) return;
+  event.preventDefault();
+  buttons[here].tabIndex = -1;
+  const found = buttons[Math.min(Math.max(next, 0), last)];
+  found.tabIndex = 0;
+  found.focus();
 }
 
 // The tokens' colours: their scores, or their shares with the chosen one.
