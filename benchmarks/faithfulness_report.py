@@ -1,0 +1,3 @@
+def write_report(records, settings, output):
+    import pickle
+    return str(len(records))
