@@ -2,10 +2,10 @@
 
     python benchmarks/faithfulness.py --data sst2/ --output benchmarks/results
 
-Token level, every sentence: tokens are hidden by the attention mask, deleted, or replaced by [MASK]; comprehensiveness,
-sufficiency and log-odds at 5, 10, 20 and 50%, and the full curve. Pair level, the first ``--pairs`` sentences: attention
-edges are cut in all layers at once and in one layer at a time, the most and the least important first; and scores
-are compared with the exact effect of single edges (a sample) and of all single heads.
+Token level, every sentence: comprehensiveness, sufficiency and log-odds at 5, 10, 20 and 50%, with tokens hidden by the
+attention mask, deleted, or replaced by [MASK], and the full curve with tokens hidden. Pair level, the first ``--pairs``
+sentences: attention edges are cut in all layers at once and in one layer at a time, the most and the least important
+first; and scores are compared with the exact effect of single edges (a sample) and of all single heads.
 
 Sentences are taken in a random order (``--seed``) and each one's results are appended to faithfulness.jsonl in the
 output folder: broken off, the same command goes on where it was, and a larger ``--limit`` adds to what is there.
@@ -40,8 +40,8 @@ from captum_attattr.faithfulness import (
 RESULTS = Path(__file__).parent / "results"
 HOWS = ("mask", "delete", "replace")
 TOKEN_FRACTIONS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-EDGE_FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
-LAYER_FRACTIONS = (0.05, 0.2, 0.5)
+EDGE_FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1.0)
+LAYER_FRACTIONS = (0.01, 0.05, 0.2, 0.5)
 
 
 def measure_tokens(sentence: Sentence, seeds: int) -> dict[str, Any]:

@@ -15,7 +15,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from captum.attr import InputXGradient, IntegratedGradients, LayerGradientXActivation, LayerIntegratedGradients, Saliency
+from captum.attr import (
+    IntegratedGradients,
+    LayerGradientXActivation,
+    LayerIntegratedGradients,
+    Saliency,
+)
 from torch import Tensor
 
 from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores, token_scores
@@ -100,9 +105,7 @@ class Sentence:
         """The attention of each layer and dF/dA, everything above it following: (head, query, key) each."""
         subject = self.subject
         embedded = subject.embeddings(self.ids).requires_grad_()
-        output = subject.eager(
-            inputs_embeds=embedded, attention_mask=self.mask, **self.others, output_attentions=True
-        )
+        output = subject.eager(inputs_embeds=embedded, attention_mask=self.mask, **self.others, output_attentions=True)
         probability = output.logits.double().softmax(-1)[0, self.target]
         gradients = torch.autograd.grad(probability, output.attentions)
         return [a[0].detach() for a in output.attentions], [g[0] for g in gradients]
@@ -213,7 +216,11 @@ def _in_every_head(scores: Callable[[Sentence], Tensor]) -> Callable[[Sentence],
 
 
 def _random_pairs(seed: int) -> Callable[[Sentence], list[Tensor]]:
-    scores = random(seed, lambda s: (len(s.attention), *s.attention[0].shape))
+    def shape(s: Sentence) -> tuple[int, ...]:
+        tokens = s.ids.shape[1]
+        return len(s.subject.layers), s.subject.model.config.num_attention_heads, tokens, tokens
+
+    scores = random(seed, shape)
     return lambda s: list(scores(s))
 
 
