@@ -25,7 +25,6 @@ import argparse
 import hashlib
 import json
 import random
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,9 +33,9 @@ from typing import Any
 
 import torch
 from captum.attr import LayerIntegratedGradients
-from matplotlib.figure import Figure
 from speed import environment
 from tqdm import tqdm
+from triggers_report import METHODS, OURS, PAIR, SHAPE, TOKENS, WORD, draw, summary, table
 
 from captum_attattr.classifier import Batch, Classifier
 from captum_attattr.examples import Example, read_examples
@@ -44,9 +43,6 @@ from captum_attattr.trigger_attack import in_batches
 from captum_attattr.triggers import Trigger, attack, extract_triggers, strongest, token_words
 
 RESULTS = Path(__file__).parent / "results"
-OURS, TOKENS = "attention attribution", "token-level integrated gradients"
-SHAPE, PAIR, WORD = "random, same shape", "random pair", "random word"
-METHODS = (OURS, TOKENS, SHAPE, PAIR, WORD)
 
 
 class Parts:
@@ -209,137 +205,6 @@ def one_round(
     seconds = {method: part["seconds"] / len(examples) for method, part in searched.items()}
     rows = parts.get(f"{seed}: attack", attacked)
     return {"seed": seed, "sentences": len(examples), "seconds_a_sentence": seconds, "triggers": rows}
-
-
-# What comes out
-
-
-def summary(figures: dict[str, Any]) -> dict[str, Any]:
-    """For each method: what is left on the other classes, a number a round."""
-    result = {}
-    for method in METHODS:
-        rounds = [[row for row in r["triggers"] if row["method"] == method] for r in figures["rounds"]]
-        by_class = {
-            label: [[row["others_after"] for row in rows if row["label"] == label] for rows in rounds]
-            for label in figures["labels"]
-        }
-        result[method] = {
-            "words": statistics.mean(len(row["words"]) for rows in rounds for row in rows),
-            "mean": [statistics.mean(row["others_after"] for row in rows) for rows in rounds],
-            "strongest": [
-                statistics.mean(min(per_round[i]) for per_round in by_class.values() if per_round[i])
-                for i in range(len(rounds))
-            ],
-            "by_class": {
-                label: [statistics.mean(left) for left in per_round if left] for label, per_round in by_class.items()
-            },
-            "lowest": min(
-                (row["others_after"], " ".join(row["words"]), row["label"]) for rows in rounds for row in rows
-            ),
-        }
-    return result
-
-
-def left(values: Sequence[float]) -> str:
-    """Mean, and the range over the rounds, in percent."""
-    if not values:
-        return ""
-    return f"{100 * statistics.mean(values):.1f} ({100 * min(values):.1f} to {100 * max(values):.1f})"
-
-
-def table(figures: dict[str, Any]) -> str:
-    s, found = figures["settings"], summary(figures)
-    labels = figures["labels"]
-    before = {row["label"]: row["others_before"] for row in figures["rounds"][0]["triggers"]}
-    others = statistics.mean(before.values())
-    rows = [
-        f"| {method} | {f['words']:.1f} | {left(f['mean'])} | {left(f['strongest'])} | "
-        + " | ".join(left(f["by_class"][label]) for label in labels)
-        + f" | {f['lowest'][1]} ({f['lowest'][2]}): {100 * f['lowest'][0]:.1f} |"
-        for method, f in found.items()
-    ]
-    seconds = {
-        method: statistics.mean(r["seconds_a_sentence"][method] for r in figures["rounds"]) for method in (OURS, TOKENS)
-    }
-    return f"""# Triggers
-
-How much accuracy triggers leave, in percent; lower is a stronger attack. Model: {figures["model"]}. {
-        s["seeds"]
-    } rounds; in each,
-{figures["rounds"][0]["sentences"]} random training sentences of at least {
-        s["words"]
-    } words are searched and the strongest {s["top"]} triggers of each class put
-into those of {
-        figures["test_sentences"]
-    } test sentences that are of another class. Made by `python benchmarks/triggers.py --data FOLDER`.
-
-| words chosen by | words | left on the other classes, mean of the triggers | strongest of the {s["top"]} | {
-        " | ".join(f"triggers of {label}" for label in labels)
-    } | strongest of all |
-| --- | --- | --- | --- | {" | ".join("---" for _ in labels)} | --- |
-| no trigger | 0 | {100 * others:.1f} | {100 * others:.1f} | {
-        " | ".join(f"{100 * before[label]:.1f}" if label in before else "" for label in labels)
-    } | |
-{chr(10).join(rows)}
-
-Each figure is a mean over the rounds, with the lowest and the highest round in brackets. "Strongest" takes for
-each class the trigger that the test sentences suffer from most: a choice made on the test sentences, for all methods
-alike.
-
-{reading(found, others, s)}
-
-Time a sentence searched: {", ".join(f"{method} {value:.2f} s" for method, value in seconds.items())} ({
-        s["steps"]
-    } steps on each layer; {s["token_steps"]} steps).
-
-![accuracy left](triggers.png)
-
-Environment: {", ".join(f"{k} {v}" for k, v in figures["environment"].items())}.
-"""
-
-
-def reading(found: dict[str, Any], others: float, settings: dict[str, Any]) -> str:
-    """The table in words; what is said follows from the figures."""
-    ours = found[OURS]["mean"]
-    sentences = [
-        "**Reading.** Triggers of attention attribution take the accuracy on the other classes from "
-        f"{100 * others:.1f} to {100 * statistics.mean(ours):.1f}."
-    ]
-    for method in (TOKENS, SHAPE, PAIR, WORD):
-        theirs = found[method]["mean"]
-        gap = 100 * (statistics.mean(theirs) - statistics.mean(ours))
-        wins = sum(a < b for a, b in zip(ours, theirs, strict=True))
-        what = f"{abs(gap):.1f} points {'lower' if gap > 0 else 'higher'} than with {method}"
-        sentences.append(f"That is {what} (lower in {wins} of {len(ours)} rounds).")
-    return "\n".join(sentences)
-
-
-def draw(figures: dict[str, Any], path: Path) -> None:
-    found, labels = summary(figures), figures["labels"]
-    figure = Figure(figsize=(4.2 * len(labels) + 2, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(labels), sharey=True, squeeze=False)[0]
-    places = range(len(METHODS))
-    for axis, label in zip(axes, labels, strict=True):
-        rows = [
-            [r for one in figures["rounds"] for r in one["triggers"] if r["method"] == m and r["label"] == label]
-            for m in METHODS
-        ]
-        for place, method, own in zip(places, METHODS, rows, strict=True):
-            color = "C0" if method == OURS else "C1" if method == TOKENS else "0.45"
-            axis.plot([100 * r["others_after"] for r in own], [place] * len(own), "o", color=color, alpha=0.3, ms=5)
-            means = found[method]["by_class"][label]
-            if means:
-                axis.plot(100 * statistics.mean(means), place, "|", color=color, ms=22, mew=3)
-        if any(rows):
-            before = next(r["others_before"] for own in rows for r in own)
-            axis.axvline(100 * before, color="black", lw=1, ls=":")
-        axis.set_title(f"triggers of {label!r}, put into all other texts", fontsize=10)
-        axis.set_xlabel("accuracy left on the other classes, %")
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(list(places), METHODS)
-    axes[0].invert_yaxis()
-    figure.suptitle("One dot a trigger, bar: mean, dotted line: without a trigger", fontsize=10)
-    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
