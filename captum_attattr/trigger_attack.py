@@ -162,8 +162,11 @@ def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> 
     for place, example in enumerate(checked):
         if not isinstance(example, Example):
             raise TypeError(f"example {place} is a {type(example).__name__}, expected a text or an Example.")
-        if not example.text.strip() or (example.text_pair is not None and not example.text_pair.strip()):
-            raise ValueError(f"example {place} has an empty text.")
+        for text in (example.text, *([] if example.text_pair is None else [example.text_pair])):
+            if not isinstance(text, str):
+                raise TypeError(f"example {place} has a {type(text).__name__} for a text.")
+            if not text.strip():
+                raise ValueError(f"example {place} has an empty text.")
     if not checked:
         raise ValueError("examples is an empty list: give at least one.")
     if len({example.text_pair is None for example in checked}) > 1:

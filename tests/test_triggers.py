@@ -468,6 +468,7 @@ BAD_TRIGGERS = {
 BAD_CALLS = {
     "a bare text": (lambda: extract_triggers("a film"), TypeError, "must be a list of texts or of Example, got str"),
     "no text": (lambda: extract_triggers([3]), TypeError, "example 0 is a int"),
+    "no text in it": (lambda: extract_triggers([Example(3)]), TypeError, "example 0 has a int for a text"),
     "no examples": (lambda: extract_triggers([]), ValueError, "empty list: give at least one"),
     "empty": (lambda: extract_triggers(["a", " "]), ValueError, "example 1 has an empty text"),
     "empty pair": (lambda: extract_triggers([Example("a", "")]), ValueError, "example 0 has an empty text"),
