@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faithfulness_methods import N_STEPS, PAIR_METHODS, Sentence, Subject, heads_of, pair_methods, token_methods
+from faithfulness_methods import PAIR_METHODS, Sentence, Subject, heads_of, pair_methods, token_methods
 from faithfulness_report import write_report
 from tqdm import tqdm
 
@@ -99,7 +99,7 @@ def measure(args: argparse.Namespace, file: Path) -> None:
     order = order[: args.limit]
     records = read_records(file, settings_of(args))
     with_pairs = set(order[: args.pairs])
-    subject = Subject(args.model)
+    subject = Subject(args.model, args.steps)
     with open(file, "a", encoding="utf-8") as lines:
         if not records:
             lines.write(json.dumps({"settings": settings_of(args)}) + "\n")
@@ -126,7 +126,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
         "seed": args.seed,
         "random": args.random,
         "edges": args.edges,
-        "n_steps": N_STEPS,
+        "n_steps": args.steps,
         "token_fractions": [0.0, *TOKEN_FRACTIONS],
         "fractions": list(FRACTIONS),
         "edge_fractions": [0.0, *EDGE_FRACTIONS],
@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200, help="so many of them for the pair level, which costs more")
     parser.add_argument("--edges", type=int, default=100, help="single edges of a sentence to leave out one at a time")
     parser.add_argument("--random", type=int, default=5, help="seeds of the random scores")
+    parser.add_argument("--steps", type=int, default=6, help="evaluations on the path of our method, for each layer")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=RESULTS)

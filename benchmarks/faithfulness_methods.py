@@ -27,13 +27,25 @@ from captum_attattr import SelfAttentionAttribution, attention_layers, head_scor
 from captum_attattr.classifier import Classifier
 from captum_attattr.faithfulness import TokenRemoval, leave_one_out
 
-N_STEPS = 6
+
+def shares_of(forward: Callable[..., Tensor], layers: list[Any], inputs: tuple[Tensor, ...], **options: Any) -> Any:
+    """Our method, for the first input, with the others as further arguments: the one place where it is called."""
+    ids, *rest = inputs
+    path = options.pop("path", "layerwise")
+    method = SelfAttentionAttribution(forward, layers, path=path)
+    return method.attribute(ids, additional_forward_args=tuple(rest), **options)
 
 
 class Subject:
-    """The model under examination, once as it is and once with attention that gives its probabilities away."""
+    """The model under examination, once as it is and once with attention that gives its probabilities away.
 
-    def __init__(self, name: str | None) -> None:
+    Args:
+        name: A folder or a name on the Hugging Face Hub; None for the bundled model.
+        n_steps: Evaluations on the path of our method, for each layer.
+    """
+
+    def __init__(self, name: str | None, n_steps: int) -> None:
+        self.n_steps = n_steps
         self.classifier = Classifier(name, None, "logit")
         self.model = self.classifier.model
         self.tokenizer = self.classifier.tokenizer
@@ -95,8 +107,8 @@ class Sentence:
         """Ours, one (1, head, query, key) a layer."""
 
         def compute() -> list[Tensor]:
-            method = SelfAttentionAttribution(self.forward, self.subject.layers, path=path)
-            return method.attribute(self.ids, target=self.target, n_steps=N_STEPS, attention_baselines=baseline)
+            options = {"target": self.target, "n_steps": self.subject.n_steps, "attention_baselines": baseline}
+            return shares_of(self.forward, self.subject.layers, (self.ids,), path=path, **options)
 
         return self._once(f"shares {path} {baseline}", compute)
 

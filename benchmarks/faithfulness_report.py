@@ -179,11 +179,11 @@ TOKEN_LEGEND = (
 )
 
 PAIR_LEGEND = (
-    "{sentences} of the sentences. An edge (query, key, head, layer) is cut by setting its probability to 0, the rest of "
-    "the row as it is: in all layers at once (the layers above are computed anew), or in one layer at a time (mean over "
-    "layers). Gap: area between the curves of the least and of the most important first. Drop: what F loses without "
-    "the most important 0.1, 1 and 10%. Single edges and heads: Spearman correlation of scores with the exact effect of "
-    "leaving one out, over {edges} random edges of all layers and over all heads."
+    "{sentences} of the sentences. An edge (query, key, head, layer) is cut by setting its probability to 0, the rest "
+    "of the row as it is: in all layers at once (the layers above are computed anew), or in one layer at a time (mean "
+    "over layers). Gap: area between the curves of the least and of the most important first. Drop: what F loses "
+    "without the most important 0.1, 1 and 10%. Single edges and heads: Spearman correlation of scores with the exact "
+    "effect of leaving one out, over {edges} random edges of all layers and over all heads."
 )
 
 

@@ -55,8 +55,8 @@ def token_words(tokens: Samples) -> str:
     words.append(_ways(tokens, best))
     words.append(_costs(tokens, best))
     words.append(
-        "*leave-one-out* is a control: it measures what the first removal does, and knows nothing of what several tokens "
-        "do together."
+        "*leave-one-out* is a control: it measures what the first removal does, and knows nothing of what several "
+        "tokens do together."
     )
     return " ".join(words)
 
