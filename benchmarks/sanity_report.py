@@ -92,8 +92,8 @@ def markdown(figures: Records) -> str:
         "# Sanity",
         f"{s['data']} ({s['split']}), {s['model']} model, F the probability of the predicted class, {s['n_steps']} "
         "steps of Gauss-Legendre, layerwise path. Made by `python benchmarks/sanity.py`. Likeness: Spearman "
-        "correlation of all shares of a sentence (all layers, heads and pairs), of their magnitudes, the cosine, and Spearman "
-        "correlation of the tokens' scores (received); means over sentences.",
+        "correlation of all shares of a sentence (all layers, heads and pairs), of their magnitudes, the cosine, and "
+        "Spearman correlation of the tokens' scores (received); means over sentences.",
         "## Completeness",
         completeness_words(figures["completeness"]),
         completeness_table(figures["completeness"]),
@@ -143,8 +143,8 @@ def signs_words(found: Records) -> str:
 
     return (
         f"{found['sentences']} sentences. Without the 10% most negative edges of all layers "
-        f"{says(negative['all layers'])}; without a random 10% {says(chance['all layers'])}. In one layer alone, without the most negative "
-        f"{says(negative['one layer'])}; without a random 10% {says(chance['one layer'])}."
+        f"{says(negative['all layers'])}; without a random 10% {says(chance['all layers'])}. In one layer alone, "
+        f"without the most negative {says(negative['one layer'])}; without a random 10% {says(chance['one layer'])}."
     )
 
 
