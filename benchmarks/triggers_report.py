@@ -24,6 +24,7 @@ WEAKER = (
     "But whoever wants to turn this model takes the words of token-level integrated gradients, which do more harm in "
     "every round; what attention attribution adds is which tokens act together, and in which head."
 )
+FEW = "With fewer than three rounds this is a first look, and nothing is concluded from it."
 OPEN = "Against token-level integrated gradients it is open: ours does more harm in {better} of {rounds} rounds."
 
 
@@ -122,10 +123,11 @@ def reading(found: dict[str, Any], others: float) -> str:
     left = 100 * lowest["others_after"]
     here = "" if left < 10 else "nothing like that happens here: "
     sentences.append(PAPER.format(here=here, words=" ".join(lowest["words"]), label=lowest["label"], left=left))
-    if (related := found[OURS]["score_and_fall"]) is not None:
+    few = len(found[OURS]["mean"]) < 3
+    if (related := found[OURS]["score_and_fall"]) is not None and not few:
         much = "little" if abs(related) < 0.3 else "something" if abs(related) < 0.7 else "much"
         sentences.append(f"The score of such a trigger says {much} about what it does (correlation {related:+.2f}).")
-    return "\n".join([*sentences, _advice(found)])
+    return "\n".join([*sentences, FEW if few else _advice(found)])
 
 
 def _pairs(method: str, found: dict[str, Any]) -> list[tuple[float, float]]:
