@@ -9,12 +9,13 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from captum_attattr.cli import explain
+from captum_attattr.cli import explain, triggers
 
-_COMMANDS = (explain,)
+_COMMANDS = (explain, triggers)
 
 _EPILOG = """examples:
   captum-attattr explain "The plot was interesting but the execution was poor."
+  captum-attattr triggers --data reviews.tsv --attack reviews.tsv
 
 captum-attattr COMMAND --help says what a command takes, with more examples.
 
