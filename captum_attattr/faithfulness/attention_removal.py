@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall
 from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
 from captum_attattr.forward import Forward
-from captum_attattr.replay import LayerState, Recording, Substitute
+from captum_attattr.layer_state import LayerState
+from captum_attattr.replay import Recording, Substitute
 
 
 class _AttentionRemoval(Removal):
@@ -146,7 +147,7 @@ class EdgeRemoval(_AttentionRemoval):
         return [_shape(state)[1:].numel() for state in self._states]
 
     def _features(self, state: LayerState) -> Tensor:
-        return state.pairs.expand(_shape(state)).flatten(1)
+        return state.pairs().expand(_shape(state)).flatten(1)
 
     def _without(self, state: LayerState, kept: Tensor) -> Substitute:
         kept = kept.unflatten(1, _shape(state)[1:])
@@ -211,5 +212,4 @@ class HeadRemoval(_AttentionRemoval):
 
 def _shape(state: LayerState) -> torch.Size:
     """(batch, head, query, key) of a layer's attention."""
-    batch, queries, heads, _ = state.context.shape
-    return torch.Size((batch, heads, queries, state.pairs.shape[-1]))
+    return torch.Size(state.shape)
