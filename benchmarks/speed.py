@@ -14,9 +14,9 @@ Three parts, each with both sides in one run and in turn:
 * Growth: time against layers, tokens and batch.
 
 The bundled model is trained; BERT-base and BERT-large sizes have random weights, which need the first rung of
-evaluations only (the evaluations used are in the table). Where the whole work would take minutes, first and last layer are timed,
-with few steps for the work by hand, and the rest is filled in between, since time is a straight line in both: these
-cells say "~".
+evaluations only (the evaluations used are in the table). Where the whole work would take minutes, first and last layer
+are timed, with few steps for the work by hand, and the rest is filled in between, since time is a straight line in
+both: these cells say "~".
 """
 
 from __future__ import annotations
@@ -214,6 +214,8 @@ def table(figures: dict[str, Any]) -> str:
         f"| {what} | " + ", ".join(f"{n}: {seconds:.3g} s" for n, seconds in points) + " |"
         for what, points in figures["growth"].items()
     )
+    pairs = ", ".join(f"{x:.2f}" for x in work["speedups"])
+    over_bound = work["ours_forwards_a_step"] / work["bound_forwards_a_step"]
     return f"""# Speed
 
 Made by `python benchmarks/speed.py`; {line()}. float32, both sides in turn in one process.
@@ -239,9 +241,9 @@ takes {work["forward_per_row_seconds"]:.4f} s.
 | **SelfAttentionAttribution** | {work["ours_seconds"]:.2f} | {work["ours_forwards_a_step"]:.2f} |
 | IntegratedGradients over injected attention | {work["by_hand_seconds"]:.2f} | {work["by_hand_forwards_a_step"]:.2f} |
 
-**{work["speedup"]:.2f} times faster** (single pairs: {", ".join(f"{x:.2f}" for x in work["speedups"])}), at
-{work["ours_forwards_a_step"] / work["bound_forwards_a_step"]:.2f} times the bound, which counts every row of the
-topmost block, while only those that the classifier reads are computed. Largest relative difference of the two results: {work["relative_difference"]:.1e}.
+**{work["speedup"]:.2f} times faster** (single pairs: {pairs}), at {over_bound:.2f} times the bound, which counts every
+row of the topmost block, while only those that the classifier reads are computed. Largest relative difference of the
+two results: {work["relative_difference"]:.1e}.
 
 ## Growth
 
