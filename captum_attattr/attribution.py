@@ -17,7 +17,9 @@ from captum_attattr.arguments import check_batch_size, check_layers, check_toler
 from captum_attattr.attention_function import AttentionFunction
 from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines
 from captum_attattr.chunks import Chunks
+from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
+from captum_attattr.gradients import without_parameter_gradients
 from captum_attattr.integration import (
     Convergence,
     Walk,
@@ -30,7 +32,7 @@ from captum_attattr.integration import (
 from captum_attattr.path import Path
 from captum_attattr.quadrature import quadrature
 from captum_attattr.reductions import Keep, Reduce, as_asked, reductions
-from captum_attattr.replay import Findings, Recording, without_parameter_gradients
+from captum_attattr.replay import Recording
 from captum_attattr.walks import JointWalk, LayerWalk, clean_gradients
 
 PathName = Literal["layerwise", "joint"]

@@ -14,17 +14,17 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall, Result, intercept
+from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
+from captum_attattr.gradients import refuse_without_derivative, saved_bytes
 from captum_attattr.layer_state import LayerState, agree, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
 from captum_attattr.rows_read import CANDIDATES, OnlyRows, with_rows_only
@@ -177,51 +177,18 @@ class Recording:
         clean = take_rows(self.output, rows, self.forward.batch_size)
         seen: list[bool] = []
         watched = {other.index: _compared(other, rows, seen) for other in self.states if other.index > state.index}
-        with torch.enable_grad(), _saved_bytes(self.roots) as saved:
+        with torch.enable_grad(), saved_bytes(self.roots) as saved:
             context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
             try:
-                output = self._run({state.index: always(context), **watched}, rows, self._rows_read).detach()
+                output = self._run({state.index: always(context), **watched}, rows, self._rows_read)
             except Exception:  # whatever a model does with outputs handed back: whole passes are always right
                 if not self._ended[state.index]:
                     raise
                 return False, 0
+            refuse_without_derivative(output)
+            output = output.detach()
         same = output.shape == clean.shape and agree(output, clean, 2 / 3, context.dtype)
         return same and all(seen), sum(saved.values()) // count
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found out about replays from one layer."""
-
-    bytes_kept: int
-    """By a row of ``length`` tokens, for its gradient."""
-    length: int
-    whole: bool
-    """Whether whole passes have to be made."""
-    narrowed: bool
-    """Whether rows of the sequence that the output does not read may be left out."""
-
-    def row_bytes(self, length: int) -> int:
-        """The same for a row of another length, at most."""
-        ratio = length / self.length
-        return int(self.bytes_kept * max(ratio, ratio**2))
-
-
-class Findings:
-    """What was found out about replaying one forward function, so that its next batch need not be checked again.
-
-    It holds for passes that call the same modules in the same order and read the same rows of the sequence.
-    """
-
-    def __init__(self) -> None:
-        self._function: Any = None
-        self._known: dict[Any, dict[int, Finding]] = {}
-
-    def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
-        """By attention call."""
-        if function is not self._function:
-            self._function, self._known = function, {}
-        return self._known.setdefault(circumstances, {})
 
 
 def _refuse_randomness(agrees: bool) -> None:
@@ -266,32 +233,3 @@ def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[La
             )
     queues = {layer: iter(states) for layer, states in wanted.items()}
     return [next(queues[layer]) for layer in layers]
-
-
-@contextmanager
-def without_parameter_gradients(roots: Sequence[nn.Module]) -> Iterator[None]:
-    """Parameters need no gradient inside the block; each is set back to what it was."""
-    parameters = [p for root in roots for p in root.parameters() if p.requires_grad]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
-@contextmanager
-def _saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
-    """Sizes of what autograd keeps inside the block, by storage, the model's own weights left out."""
-    weights = {p.untyped_storage().data_ptr() for root in roots for p in root.parameters()}
-    sizes: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield sizes

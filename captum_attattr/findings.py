@@ -1,0 +1,42 @@
+"""What was found out about replaying a forward function: it holds for the batches that come after."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found out about replays from one layer."""
+
+    bytes_kept: int
+    """By a row of ``length`` tokens, for its gradient."""
+    length: int
+    whole: bool
+    """Whether whole passes have to be made."""
+    narrowed: bool
+    """Whether rows of the sequence that the output does not read may be left out."""
+
+    def row_bytes(self, length: int) -> int:
+        """The same for a row of another length, at most."""
+        ratio = length / self.length
+        return int(self.bytes_kept * max(ratio, ratio**2))
+
+
+class Findings:
+    """What was found out about replaying one forward function, so that its next batch need not be checked again.
+
+    It holds for passes that call the same modules in the same order and read the same rows of the sequence.
+    """
+
+    def __init__(self) -> None:
+        self._function: Any = None
+        self._known: dict[Any, dict[int, Finding]] = {}
+
+    def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
+        """By attention call."""
+        if function is not self._function:
+            self._function, self._known = function, {}
+        return self._known.setdefault(circumstances, {})
