@@ -23,7 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -55,7 +55,7 @@ class Measure(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What another run must have the same of, in plain types."""
-        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+        return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
 
 def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
