@@ -70,7 +70,9 @@ def _has_items(data: Any) -> bool:
 
 def _check_not_dealt_out(loader: Any) -> None:
     """Every process must be given all batches: of a loader that gives each its own, most would be left out."""
-    if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith("accel"):
+    if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith(
+        "accelerate."
+    ):
         raise ValueError(
             "This DataLoader gives each process its own part already (and repeats examples to make the parts equal). "
             "Give each process the same plain DataLoader: the batches are dealt out here, none twice."

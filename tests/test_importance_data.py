@@ -7,9 +7,10 @@ import json
 import pytest
 import torch
 import transformers as hf
+from accelerate.data_loader import DataLoaderShard
 from datasets import Dataset
 from tiny_classifiers import bert, byte_level, gpt2
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
 from captum_attattr.examples import Example
 from captum_attattr.importance import HeadImportance
@@ -221,9 +222,15 @@ def test_texts_need_a_tokenizer(classifier):
         run(classifier, TEXTS, tokenizer=None)
 
 
-def test_loaders_that_deal_out_parts_are_refused(classifier):
-    rows = TensorDataset(torch.zeros(4, 3).long(), torch.zeros(4).long())
-    loader = DataLoader(rows, sampler=DistributedSampler(rows, num_replicas=2, rank=0))
+ROWS = TensorDataset(torch.arange(200, 230).view(10, 3), torch.zeros(10).long())
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [DataLoader(ROWS, sampler=DistributedSampler(ROWS, num_replicas=2, rank=0)), DataLoaderShard(ROWS)],
+    ids=["sampler", "accelerate"],
+)
+def test_loaders_that_deal_out_parts_are_refused(classifier, loader):
     with pytest.raises(ValueError, match="gives each process its own part already"):
         run(classifier, loader)
 
@@ -307,8 +314,7 @@ def test_a_run_with_another_model_is_refused(classifier, tmp_path):
 
 
 def test_a_loader_that_shuffles_is_refused(classifier, tmp_path):
-    ids, labels = torch.arange(200, 230).view(10, 3), torch.zeros(10).long()
-    loader = DataLoader(TensorDataset(ids, labels), batch_size=1, shuffle=True)
+    loader = DataLoader(ROWS, batch_size=1, shuffle=True)
     torch.manual_seed(0)
     checkpointed(classifier, tmp_path / "state", loader)
     with pytest.raises(ValueError, match="the first 10 batches were not these"):
@@ -316,11 +322,9 @@ def test_a_loader_that_shuffles_is_refused(classifier, tmp_path):
 
 
 def test_data_that_end_before_the_state_does(classifier, tmp_path):
-    ids, labels = torch.arange(200, 230).view(10, 3), torch.zeros(10).long()
-    rows = TensorDataset(ids, labels)
-    checkpointed(classifier, tmp_path / "state", DataLoader(rows, batch_size=1))
+    checkpointed(classifier, tmp_path / "state", DataLoader(ROWS, batch_size=1))
     with pytest.raises(ValueError, match="the first 10 batches were not these"):
-        checkpointed(classifier, tmp_path / "state", DataLoader(torch.utils.data.Subset(rows, range(4)), batch_size=1))
+        checkpointed(classifier, tmp_path / "state", DataLoader(Subset(ROWS, range(4)), batch_size=1))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": {}, "batches": "x", "digest": "", "moments": null}'])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from captum_attattr.attention import attention_layers
-from captum_attattr.classifier import Classifier
+from captum_attattr.classifier import Classifier, _quiet
 from captum_attattr.cli.explain import _count, _printable, _writable
 from captum_attattr.cli.heads import add_data
 from captum_attattr.examples import Example, label_numbers, read_examples
@@ -81,7 +81,8 @@ def _prune(options: argparse.Namespace) -> None:
     before = _figures(classifier, examples)
     prune_heads(model, heads)
     after = _figures(classifier, examples)
-    save_pruned(model, folder, classifier.tokenizer)
+    with _quiet(progress=False):
+        save_pruned(model, folder, classifier.tokenizer)
     found = {"removed": heads, "before": before, "after": after, "saved": str(folder)}
     print(json.dumps(found, indent=2) if options.json else _printable(_describe(found, len(examples or []))))
 
