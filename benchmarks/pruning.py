@@ -20,7 +20,6 @@ import json
 import os
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,6 @@ from captum_attattr.checkpoint import model_fingerprint
 from captum_attattr.classifier import Batch, Classifier
 from captum_attattr.examples import Example, label_numbers, read_examples
 from captum_attattr.importance import HeadImportance
-from captum_attattr.masking import mask_heads
 from captum_attattr.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
 from captum_attattr.outputs import Examples
 from captum_attattr.pruning import prune_heads
@@ -348,47 +346,6 @@ def distances(task: Task, examples: list[Example], strongest: int) -> dict[str, 
     return {"strongest": layers, "all": everything}
 
 
-# What removing heads saves
-
-
-def savings(task: Task, order: Sequence[Head], repeats: int) -> list[dict[str, float]]:
-    """Parameters, and processor seconds for one batch of each length, of pruned models and of one with heads masked."""
-    batches = task.batches[:: max(1, len(task.batches) // 4)]
-    rows = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        heads = order[: round(share * len(order))]
-        pruned = task.without(heads)
-        masked = copy.deepcopy(task.model)
-        with mask_heads(masked, heads):
-            difference = max(float((run(task, pruned, b) - run(task, masked, b)).abs().max()) for b in batches)
-        times = [(cost(task, task.model, batches), cost(task, pruned, batches)) for _ in range(repeats)]
-        rows.append(
-            {
-                "share": share,
-                "heads": len(order) - len(heads),
-                "parameters": pruned.num_parameters(),
-                "seconds": statistics.median(pruned_cost for _, pruned_cost in times),
-                "times faster": statistics.median(whole / pruned_cost for whole, pruned_cost in times),
-                "difference from masked": difference,
-            }
-        )
-    return rows
-
-
-@torch.inference_mode()
-def run(task: Task, model: Any, batch: Batch) -> torch.Tensor:
-    logits: torch.Tensor = model(**dict(zip(task.classifier.input_names, batch.inputs, strict=True))).logits
-    return logits
-
-
-def cost(task: Task, model: Any, batches: Iterable[Batch]) -> float:
-    """Processor seconds, which other work on the machine does not count into."""
-    start = time.process_time()
-    for batch in batches:
-        run(task, model, batch)
-    return time.process_time() - start
-
-
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     classifier = Classifier(args.model, None, "probability")
     test = read_examples(args.data, "test", labelled=True, limit=args.limit, seed=args.seed)
@@ -420,7 +377,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         | {"random": against(found[x]["right"], chance)}
         for x in found
     }
-    order = order_of(task.importance(MEASURES["attattr"]), False)
     return {
         "settings": settings,
         "accuracy": found["attattr"]["accuracy"][0],
@@ -431,7 +387,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "agreement": agreement(task),
         "receptive field": receptive_field(task),
         "steps": store.get("steps", lambda: steps(task)),
-        "savings": store.get("savings", lambda: savings(task, order, 5)),
         "stability": stability(task, [n for n in (10, 50, 200, 800) if n <= args.stability]),
         "environment": environment(),
     }
@@ -450,7 +405,6 @@ def main() -> None:
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     figures = measure(args)
-    (args.output / "pruning.json").write_text(json.dumps(figures, indent=1) + "\n")
     print(write_report(figures, args.output))
     (args.output / "pruning.state.json").unlink(missing_ok=True)
 
