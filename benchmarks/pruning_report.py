@@ -1,5 +1,6 @@
-"""What ``benchmarks/pruning.py`` found, as Markdown, JSON and a plot. Every sentence takes its figures, and what it says of
-them, from the results: none can contradict them.
+"""What ``benchmarks/pruning.py`` found, as Markdown, JSON and a plot.
+
+Every sentence takes its figures, and what it says of them, from the results: none can contradict them.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def _head(f: Figures) -> list[str]:
     s = f["settings"]
     return [
         "# Removing heads",
-        f"SST-2, {s['model']}: accuracy on {s['test_sentences']} sentences of the official validation set after removing "
-        f"heads, the least important first, over all layers. Importance on {s['importance_examples']} whole sentences "
+        f"SST-2, {s['model']}: accuracy on {s['test_sentences']} sentences of the official validation set after "
+        f"removing heads, the least important first, over all layers. Importance on {s['importance_examples']} whole sentences "
         'that the model was not trained on, F the probability of the gold label. "Layers normalised": each layer\'s '
         "scores divided by their L2 norm, as Michel et al. do. Made by `python benchmarks/pruning.py --data FOLDER`.",
         "![Accuracy against the share of heads removed](pruning.png)",
@@ -119,8 +120,8 @@ def _on_orders(f: Figures) -> list[str]:
     worse = [name for name in ranked if compared[name]["random"]["mean"] < 0 and _clear(compared[name]["random"])]
     free = max(ranked, key=lambda name: curves[name]["free"])
     sentences = [
-        f"The whole model is right on {_points(f['accuracy'])}% of the sentences; always giving the more frequent label "
-        f"is right on {_points(f['majority'])}%.",
+        f"The whole model is right on {_points(f['accuracy'])}% of the sentences; always giving the more frequent "
+        f"label is right on {_points(f['majority'])}%.",
         f"Over the levels from 10% to 90%, the order by **{best}** keeps most accuracy "
         f"({_points(_mean(curves[best]['accuracy']))}% on average), that by {worst} least "
         f"({_points(_mean(curves[worst]['accuracy']))}%).",
@@ -158,8 +159,8 @@ def _on_variants(f: Figures) -> list[str]:
         f"Attattr taken anew after every tenth of the heads, against once: {_gap(recomputed)} points, "
         f"{_verdict(recomputed)}.",
         f"The predicted in place of the gold label: {predicted} points.",
-        f"With only the 3 most important heads of each layer the model is right on {_points(top['attattr'])}% (attattr), "
-        f"{_points(top['taylor'])}% (taylor), {_points(top['attention'])}% (attention), {_points(top['ablation'])}% "
+        "With only the 3 most important heads of each layer the model is right on "
+        f"{_points(top['attattr'])}% (attattr), {_points(top['taylor'])}% (taylor), {_points(top['attention'])}% (attention), {_points(top['ablation'])}% "
         f"(ablation); the best of these is {best}.",
     ]
 
@@ -170,10 +171,10 @@ def _default(f: Figures) -> str:
     candidates = [name for name in _plain(f) if name == best or not _clear(f["compared"][best][name])]
     cheapest = min(candidates, key=lambda name: (MEASURES.index(name.split(",")[0]), NORMALISED in name))
     return (
-        f"**Default for pruning: {cheapest}.** The rule: of the orders that are not more than two standard errors worse "
-        f"than the best ({_listed(candidates)}), the cheapest; attention costs a forward pass, taylor a forward and a "
-        "backward pass, attattr some dozens of them, ablation one forward pass for each head. This is one model and one "
-        "data set."
+        f"**Default for pruning: {cheapest}.** The rule: of the orders that are not more than two standard errors "
+        f"worse than the best ({_listed(candidates)}), the cheapest; attention costs a forward pass, taylor a forward "
+        "and a backward pass, attattr some dozens of them, ablation one forward pass for each head. This is one model "
+        "and one data set, and the best of eight orders was picked after its result was known."
     )
 
 
@@ -206,8 +207,8 @@ def _details(f: Figures) -> list[str]:
         _matrix("", agreement["between measures"]),
         f"Between gold and predicted label: {same}.",
         "## How many sentences a ranking needs",
-        f'Spearman\'s correlation of a ranking by n sentences "with all" {s["stability_examples"]}, of which the n are a '
-        'part, and "between two" sets of n that share none; means over all ways to cut the sentences into runs of n.',
+        f'Spearman\'s correlation of a ranking by n sentences "with all" {s["stability_examples"]}, of which the n '
+        'are a part, and "between two" sets of n that share none; means over all ways to cut the sentences into runs of n.',
         _matrix("n", stability),
         "## How far the strongest pairs reach",
         f"Distance in tokens between query and key of the {field['strongest pairs']} pairs of words with the largest "
@@ -215,8 +216,8 @@ def _details(f: Figures) -> list[str]:
         f"{field['mean distance of all pairs']:.2f} apart on average. The last two rows are shares of the pairs.",
         _matrix("layer", layers),
         "## How it was made",
-        f"Attattr with {steps['few']} Gauss-Legendre steps: against {steps['many']}, on ten sentences, the ranking of the "
-        f"heads correlates by {steps['rank correlation']:.4f}, and scores differ by "
+        f"Attattr with {steps['few']} Gauss-Legendre steps: against {steps['many']}, on ten sentences, the ranking of "
+        f"the heads correlates by {steps['rank correlation']:.4f}, and scores differ by "
         f"{100 * steps['largest difference']:.2f}% of the largest at most. Removed heads were cut out, which gives the "
         "output of masking them; what that saves is measured by `pruned_speed.py`.",
         f"Environment: {', '.join(f'{k} {v}' for k, v in f['environment'].items())}.",
@@ -242,7 +243,7 @@ def _plot(f: Figures) -> Figure:
             accuracy = [100 * x for x in f["curves"]["attattr, recomputed"]["accuracy"]]
             axes.plot(levels, accuracy, color=COLOURS["attattr"], linestyle="--", label="attattr, recomputed")
         axes.axhline(100 * f["accuracy"] - 1, color="black", linewidth=0.6)
-        axes.text(0, 100 * f["accuracy"] - 1.2, "one point lost", fontsize=7, va="top")
+        axes.text(100, 100 * f["accuracy"] - 0.8, "one point lost", fontsize=7, ha="right")
         axes.set(title=title, xlabel="% of the heads removed, least important first", xticks=levels)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=8, loc="lower left", frameon=False)
