@@ -34,7 +34,8 @@ def _head(f: Figures) -> list[str]:
     return [
         "# Removing heads",
         f"SST-2, {s['model']}: accuracy on {s['test_sentences']} sentences of the official validation set after "
-        f"removing heads, the least important first, over all layers. Importance on {s['importance_examples']} whole sentences "
+        "removing heads, the least important first, over all layers. Importance on "
+        f"{s['importance_examples']} whole sentences "
         'that the model was not trained on, F the probability of the gold label. "Layers normalised": each layer\'s '
         "scores divided by their L2 norm, as Michel et al. do. Made by `python benchmarks/pruning.py --data FOLDER`.",
         "![Accuracy against the share of heads removed](pruning.png)",
@@ -160,8 +161,7 @@ def _on_variants(f: Figures) -> list[str]:
         f"{_verdict(recomputed)}.",
         f"The predicted in place of the gold label: {predicted} points.",
         "With only the 3 most important heads of each layer the model is right on "
-        f"{_points(top['attattr'])}% (attattr), {_points(top['taylor'])}% (taylor), {_points(top['attention'])}% (attention), {_points(top['ablation'])}% "
-        f"(ablation); the best of these is {best}.",
+        f"{', '.join(f'{_points(top[name])}% ({name})' for name in top)}; the best of these is {best}.",
     ]
 
 
@@ -208,7 +208,7 @@ def _details(f: Figures) -> list[str]:
         f"Between gold and predicted label: {same}.",
         "## How many sentences a ranking needs",
         f'Spearman\'s correlation of a ranking by n sentences "with all" {s["stability_examples"]}, of which the n '
-        'are a part, and "between two" sets of n that share none; means over all ways to cut the sentences into runs of n.',
+        'are a part, and "between two" sets of n that share none; means over all ways to cut them into runs of n.',
         _matrix("n", stability),
         "## How far the strongest pairs reach",
         f"Distance in tokens between query and key of the {field['strongest pairs']} pairs of words with the largest "
