@@ -8,24 +8,31 @@ the model was loaded with. It knows no model family.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+from transformers.modeling_utils import AttentionInterface
+
+from captum_attattr.attention_call import AttentionCall, Handler, Mask, Result, UnsupportedModelError, forward_names
+
+__all__ = [
+    "AttentionCall",
+    "Handler",
+    "Result",
+    "UnsupportedModelError",
+    "attention_layers",
+    "intercept",
+    "is_attention_layer",
+    "switch_off",
+]
 
 # Some models test this name for "sdpa", "flash" or "flex" and then take other paths: keep clear of them.
 _NAME = "captum_attattr"
 _IMPLEMENTATIONS = ("eager", "sdpa")
-
-
-class UnsupportedModelError(ValueError):
-    """The model's attention cannot be reached through transformers' attention interface."""
 
 
 def attention_layers(model: nn.Module) -> list[nn.Module]:
@@ -64,116 +71,7 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
 
 def is_attention_layer(module: nn.Module) -> bool:
     """Whether a module asks transformers' attention interface for its attention function."""
-    return hasattr(module, "config") and "ALL_ATTENTION_FUNCTIONS" in _forward_names(module)
-
-
-def _forward_names(module: nn.Module) -> tuple[str, ...]:
-    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
-    return code.co_names if code is not None else ()
-
-
-def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention function of the module's own file: it alone knows the family's scale, caps, sinks and biases."""
-    names = [name for name in _forward_names(module) if name.endswith("eager_attention_forward")]
-    scope = inspect.unwrap(type(module).forward).__globals__
-    if len(names) != 1 or names[0] not in scope:
-        raise UnsupportedModelError(
-            f"{type(module).__name__} has no eager attention function, so its attention probabilities are out of reach."
-        )
-    function: Callable[..., tuple[Tensor, Tensor | None]] = scope[names[0]]
-    return function
-
-
-Result = tuple[Tensor, Tensor | None]
-Handler = Callable[["AttentionCall"], Result]
-Mask = Callable[["AttentionCall"], "AttentionCall"]
-
-
-@dataclass(frozen=True)
-class AttentionCall:
-    """One call of an attention function: what it was given, and what it makes of it.
-
-    Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads
-    share a key and value; the context is (batch, query, head, dim).
-    """
-
-    module: nn.Module
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    options: dict[str, Any]
-    implementation: str
-    handlers: tuple[Handler, ...] = ()
-    off: Tensor | None = None
-    """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
-
-    def proceed(self) -> Result:
-        """Pass the call on: context, and attention weights where the implementation gives them."""
-        context, weights = self._pass_on()
-        if self.off is None:
-            return context, weights
-        context = context.masked_fill(self.off[:, None], 0)
-        return context, None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
-
-    def _pass_on(self) -> Result:
-        if self.handlers:
-            handler, *rest = self.handlers
-            return handler(replace(self, handlers=tuple(rest)))
-        eager = self.implementation == "eager"
-        function = _eager_function(self.module) if eager else ALL_ATTENTION_FUNCTIONS[self.implementation]
-        return function(self.module, self.query, self.key, self.value, self.mask, **self.options)
-
-    def probabilities(self) -> Tensor:
-        """Attention probabilities (batch, head, query, key), by the family's own eager function."""
-        function = _eager_function(self.module)
-        _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
-        if weights is None:
-            raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
-        return weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0)
-
-    def values(self) -> Tensor:
-        """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
-        groups = max(self.value.shape[1], 1)  # none in a layer without heads
-        return self.value.repeat_interleave(self.query.shape[1] // groups, dim=1)
-
-    def pairs(self) -> Tensor:
-        """Which (query, key) pairs may interact (batch, 1 or head, query, key): neither masked nor padding."""
-        shape = (self.query.shape[0], 1, self.query.shape[2], self.key.shape[2])
-        mask = self._additive_mask()
-        if mask is None:
-            return torch.ones(shape, dtype=torch.bool, device=self.query.device)
-        allowed = mask > _lowest(mask.dtype) / 2
-        allowed = allowed.expand(shape[0], -1, shape[2], shape[3])
-        if shape[2] == shape[3]:
-            # In self-attention every real token may look at itself, and no padding token may.
-            allowed = allowed & allowed.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
-        return allowed
-
-    def _additive_mask(self) -> Tensor | None:
-        mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
-        if mask is None and self._is_causal_without_mask():
-            positions = torch.arange(max(queries, keys), device=self.query.device)
-            mask = positions[:queries, None] >= positions[None, :keys]
-        if mask is None:
-            return None
-        mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
-        if mask.dtype != torch.bool:
-            return mask
-        additive = torch.zeros(mask.shape, dtype=self.query.dtype, device=mask.device)
-        return additive.masked_fill_(~mask, _lowest(self.query.dtype))
-
-    def _is_causal_without_mask(self) -> bool:
-        """SDPA alone may be told by a flag, in place of a mask, that attention is causal."""
-        causal = self.options.get("is_causal")
-        if causal is None:
-            causal = getattr(self.module, "is_causal", True)
-        return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
-
-
-def _lowest(dtype: torch.dtype) -> float:
-    """What stands for "never" in an additive mask: of float32 at least, in which many families take the softmax."""
-    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
+    return hasattr(module, "config") and "ALL_ATTENTION_FUNCTIONS" in forward_names(module)
 
 
 @dataclass

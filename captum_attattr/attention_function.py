@@ -53,7 +53,7 @@ class AttentionFunction:
         additional_forward_args: Any = None,
     ) -> None:
         self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
-        self.attention: tuple[Tensor, ...] = tuple(state.probabilities for state in self._recording.states)
+        self.attention: tuple[Tensor, ...] = tuple(state.probabilities() for state in self._recording.states)
         self.examples: Tensor = torch.arange(self._recording.forward.batch_size)
 
     def __call__(self, *attention: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class AttentionFunction:
         if len(matrices) != len(states) or len(rest) > 1:
             raise ValueError(f"Got {len(attention)} tensors for {len(states)} layers (and, at most, the examples).")
         for matrix, state in zip(matrices, states, strict=True):
-            expected = (len(rows), *state.probabilities.shape[1:])
+            expected = (len(rows), *state.shape[1:])
             if tuple(matrix.shape) != expected:
                 raise ValueError(
                     f"Attention of shape {tuple(matrix.shape)} for {state.name}, expected {expected}. Where rows are "

@@ -13,13 +13,25 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.attention import attention_layers, is_attention_layer
+from captum_attattr.arguments import check_batch_size, check_layers, check_tolerance
 from captum_attattr.attention_function import AttentionFunction
 from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines
+from captum_attattr.chunks import Chunks
 from captum_attattr.forward import Forward
-from captum_attattr.integration import Chunks, Path, integrate_jointly, integrate_layer, outputs_at_baseline
+from captum_attattr.integration import (
+    Convergence,
+    Walk,
+    fill_gaps,
+    gap,
+    integrate,
+    integrate_to_tolerance,
+    warn_where_unfinished,
+)
+from captum_attattr.path import Path
 from captum_attattr.quadrature import quadrature
-from captum_attattr.replay import Recording, without_parameter_gradients
+from captum_attattr.reductions import Keep, Reduce, as_asked, reductions
+from captum_attattr.replay import Findings, Recording, without_parameter_gradients
+from captum_attattr.walks import JointWalk, LayerWalk, clean_gradients
 
 PathName = Literal["layerwise", "joint"]
 
@@ -45,6 +57,9 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         path: "layerwise" scales one layer at a time and recomputes the others (the paper's); "joint" scales all
             given layers together, each with its matrix frozen at the clean pass, so that their shares do add up.
 
+    Attributes:
+        convergence: After :meth:`attribute`, the evaluations that it took and the gaps that were left.
+
     Raises:
         TypeError: ``layer`` is not a module or a list of modules.
         ValueError: A layer is no attention layer, or the path is unknown.
@@ -69,13 +84,15 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         *,
         path: PathName = "layerwise",
     ) -> None:
-        _check_layers(layer)
+        check_layers(layer)
         if path not in ("layerwise", "joint"):
             raise ValueError(f"Unknown path {path!r}. Choose 'layerwise' or 'joint'.")
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self._multiply_by_inputs = multiply_by_inputs
         self._path = path
+        self._findings = Findings()
+        self.convergence: Convergence | None = None
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -99,6 +116,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return_convergence_delta: bool = False,
         *,
         attention_baselines: AttentionBaselines = None,
+        tolerance: float | None = None,
+        reduce: Reduce = None,
         show_progress: bool = False,
     ) -> Any:
         r"""Attribute the output to every token pair of every head of the layers.
@@ -109,17 +128,25 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 as A0. Without them A0 is no attention at all.
             target: Which entry of the output to explain, in any of Captum's forms; None for one number per example.
             additional_forward_args: Further arguments of ``forward_func``: masks, token types, anything.
-            n_steps: Number of evaluations on the path, for each example and layer.
+            n_steps: Number of evaluations on the path, for each example and layer; with ``tolerance`` at most so many.
             method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or "riemann_trapezoid".
             internal_batch_size: At most so many rows in one run of the model; None picks what fits memory.
             return_convergence_delta: Give sum(Attr) - (F(A) - F(A0)) as well.
             attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
                 "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
+            tolerance: Relative error to keep: each example takes, in each layer, as many evaluations as it needs, a
+                handful as a rule. Judged by completeness: the gap |sum(Attr) - (F(A) - F(A0))| is at most
+                ``tolerance`` times the norm of Attr, and those on the parts of the path are at most five times that.
+                The nodes are the method's own then (:mod:`captum_attattr.ladder`).
+            reduce: What to keep in place of every pair's share: "sum", "absolute" or "max" of each head (batch, head),
+                "received" or "sent" of each token, summed over heads (batch, token), ``TopPairs(k)``, or a tuple of
+                these. On the layerwise path no matrix of a whole layer is made then, and memory grows with the length.
             show_progress: Show a progress bar on standard error.
 
         Returns:
             A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
-            float32 or wider. Pairs that the mask forbids, and those of padding, are exactly zero. With
+            float32 or wider; with ``reduce`` what it names, or a tuple of that for a tuple. Pairs that the mask
+            forbids, and those of padding, are exactly zero. With
             ``return_convergence_delta`` a pair of that and the delta: (batch,) for one layer and for the joint path,
             whose layers add up; else a list of (batch,), one a layer.
 
@@ -128,6 +155,9 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 or gradient is not finite. The message says which.
             TypeError: An argument is of the wrong kind.
             UnsupportedModelError: The attention probabilities of a layer are out of reach.
+
+        Warns:
+            UserWarning: ``n_steps`` did not suffice for ``tolerance``.
 
         Example:
             >>> from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -141,29 +171,36 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             >>> bool(delta.abs() < 1e-3)
             True
         """
+        check_batch_size(internal_batch_size)
+        check_tolerance(tolerance, method)
         with torch.inference_mode(False):
-            nodes, weights = quadrature(method, n_steps)
-        _check_batch_size(internal_batch_size)
+            rule = quadrature(method, n_steps)
+        kept = reductions(reduce)
         with self._recorded(inputs, additional_forward_args) as recording:
             paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
-            groups = [paths] if self._path == "joint" else [[path] for path in paths]
-            evaluations = len(groups) * n_steps * recording.forward.batch_size
-            with tqdm(total=evaluations, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-                chunks = Chunks(
-                    recording.forward.batch_size, n_steps, internal_batch_size, recording.states[0].context.device,
-                    bar.update,
-                )  # fmt: skip
-                gradients = self._integrate(recording, paths, target, nodes, weights, chunks)
-            sums, results = [], []
-            for path, gradient in zip(paths, gradients, strict=True):
-                shares = path.change * gradient
-                sums.append(shares.flatten(1).sum(1))
-                results.append(shares if self._multiply_by_inputs else gradient.masked_fill(~path.state.pairs, 0))
-            if not return_convergence_delta:
-                return self._as_given(results)
-            deltas = self._deltas(recording, groups, sums, clean, target, chunks)
-            return self._as_given(results), deltas[0] if self._path == "joint" else self._as_given(deltas)
+            count, device = recording.forward.batch_size, recording.states[0].context.device
+            total = (1 if self._path == "joint" else len(paths)) * n_steps * count
+            with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
+                chunks = Chunks(count, internal_batch_size, device, bar.update)
+                walks = self._walks(recording, paths, target, chunks, tolerance is not None)
+                keep = Keep(kept, self._multiply_by_inputs)
+                integrals = [
+                    integrate(walk, *rule, keep)
+                    if tolerance is None
+                    else integrate_to_tolerance(walk, tolerance, n_steps, clean, keep, bar.update)
+                    for walk in walks
+                ]
+            if return_convergence_delta:
+                fill_gaps(walks, integrals, clean)
+        self.convergence = Convergence.of(integrals)
+        if tolerance is not None:
+            warn_where_unfinished(integrals, tolerance, n_steps)
+        results = self._as_given([as_asked(layer, reduce) for integral in integrals for layer in integral.kept])
+        if not return_convergence_delta:
+            return results
+        deltas: list[Any] = [integral.gap for integral in integrals]
+        return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def compute_convergence_delta(  # type: ignore[override]
         self,
@@ -198,10 +235,13 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 )
             paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
-            groups = [paths] if self._path == "joint" else [[path] for path in paths]
-            chunks = Chunks(recording.forward.batch_size, 1, None, recording.states[0].context.device, id)
+            chunks = Chunks(recording.forward.batch_size, None, recording.states[0].context.device)
+            walks = self._walks(recording, paths, target, chunks, False)
             sums = [attribution.flatten(1).sum(1) for attribution in given]
-            deltas = self._deltas(recording, groups, sums, clean, target, chunks)
+            if self._path == "joint":
+                sums = [torch.stack(sums).sum(0)]
+            examples = recording.forward.all_rows
+            deltas = [gap(total, clean, walk.start(examples)) for walk, total in zip(walks, sums, strict=True)]
             return deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def attention_function(
@@ -213,7 +253,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
     def _layers(self) -> list[nn.Module]:
         return list(self.layer) if isinstance(self.layer, (list, tuple)) else [self.layer]
 
-    def _as_given(self, values: list[Tensor]) -> Tensor | list[Tensor]:
+    def _as_given(self, values: list[Any]) -> Any:
         return values if isinstance(self.layer, (list, tuple)) else values[0]
 
     @contextmanager
@@ -222,7 +262,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            recording = Recording(Forward(self.forward_func, inputs, additional_forward_args), self._layers())
+            forward = Forward(self.forward_func, inputs, additional_forward_args)
+            recording = Recording(forward, self._layers(), self._findings)
             stack.enter_context(without_parameter_gradients(recording.roots))
             yield recording
 
@@ -237,54 +278,16 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         else:
             inputs = input_baselines(baselines, recording.forward.inputs)
             forward = Forward(self.forward_func, inputs, additional_forward_args)
+            # Methods of the baseline's states: their matrices, too, are made a range of queries at a time.
             starts = [state.probabilities for state in Recording(forward, self._layers()).states]
         return [Path.to(state, start) for state, start in zip(states, starts, strict=True)]
 
-    def _integrate(
-        self,
-        recording: Recording,
-        paths: Sequence[Path],
-        target: TargetType,
-        nodes: Tensor,
-        weights: Tensor,
-        chunks: Chunks,
-    ) -> list[Tensor]:
+    def _walks(
+        self, recording: Recording, paths: list[Path], target: TargetType, chunks: Chunks, to_tolerance: bool
+    ) -> Sequence[Walk]:
         if self._path == "joint":
-            return integrate_jointly(recording, paths, target, nodes, weights, chunks)
-        return [integrate_layer(recording, path, target, nodes, weights, chunks) for path in paths]
-
-    def _deltas(
-        self,
-        recording: Recording,
-        groups: Sequence[Sequence[Path]],
-        sums: Sequence[Tensor],
-        clean: Tensor,
-        target: TargetType,
-        chunks: Chunks,
-    ) -> list[Tensor]:
-        deltas, sums = [], iter(sums)  # type: ignore[assignment]
-        for group in groups:
-            total = sum(next(sums) for _ in group)  # type: ignore[call-overload]
-            start = outputs_at_baseline(recording, group, target, chunks)
-            deltas.append(total - (clean.to(total) - start.to(total)))
-        return deltas
-
-
-def _check_layers(layer: Any) -> None:
-    layers = layer if isinstance(layer, (list, tuple)) else [layer]
-    if not layers:
-        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
-    for module in layers:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
-        if not is_attention_layer(module):
-            inside = len(attention_layers(module))  # says so itself where there is none
-            raise ValueError(
-                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
-                "attention_layers(model), or those of them that you want."
-            )
-
-
-def _check_batch_size(internal_batch_size: Any) -> None:
-    if internal_batch_size is not None and (not isinstance(internal_batch_size, int) or internal_batch_size < 1):
-        raise ValueError(f"internal_batch_size must be a whole number of at least 1, got {internal_batch_size!r}.")
+            return [JointWalk(recording, paths, target, chunks)]
+        known: Sequence[Any] = [None] * len(paths)
+        if to_tolerance:
+            known = clean_gradients(recording, paths, target, chunks)
+        return [LayerWalk(recording, path, target, chunks, one) for path, one in zip(paths, known, strict=True)]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attattr.replay import LayerState
+from captum_attattr.layer_state import LayerState
 
 AttentionBaseline = None | float | str | Tensor
 AttentionBaselines = AttentionBaseline | Sequence[AttentionBaseline]
+Start = Callable[[slice], Tensor]
+"""A0 for a range of queries, in a shape that broadcasts to (batch, head, queries, key)."""
 
 
-def attention_baseline(given: AttentionBaselines, states: Sequence[LayerState], listed: bool) -> list[Tensor | None]:
-    """A0 (batch, head, query, key) of each layer; None stands for no attention at all.
+def attention_baseline(given: AttentionBaselines, states: Sequence[LayerState], listed: bool) -> list[Start | None]:
+    """A0 of each layer; None stands for no attention at all.
 
     Args:
         given: None, a number, "uniform" or a tensor for every layer, or a list of these, one a layer.
@@ -29,27 +32,34 @@ def attention_baseline(given: AttentionBaselines, states: Sequence[LayerState], 
     return [_of_layer(one, state) for one, state in zip(given, states, strict=True)]
 
 
-def _of_layer(given: Any, state: LayerState) -> Tensor | None:
-    attention = state.probabilities
+def _of_layer(given: Any, state: LayerState) -> Start | None:
+    device = state.context.device
     if given is None:
         return None
     if isinstance(given, str):
         if given != "uniform":
             raise ValueError(f"attention_baselines {given!r} is not known: 'uniform', a number or a tensor.")
-        attended = state.pairs.to(torch.float64)
-        return attended / attended.sum(-1, keepdim=True).clamp(min=1)
+        return partial(_uniform, state)
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return torch.full((1, 1, 1, 1), float(given), dtype=torch.float64, device=attention.device)
+        number = torch.full((1, 1, 1, 1), float(given), dtype=torch.float64, device=device)
+        return lambda queries: number
     if not isinstance(given, Tensor):
         raise TypeError(
             f"attention_baselines must be None, a number, 'uniform' or a tensor, got {type(given).__name__}."
         )
-    if not _broadcasts(given.shape, attention.shape):
+    if not _broadcasts(given.shape, state.shape):
         raise ValueError(
             f"attention_baselines of shape {tuple(given.shape)} does not broadcast to the attention of {state.name}, "
-            f"(batch, head, query, key) = {tuple(attention.shape)}."
+            f"(batch, head, query, key) = {state.shape}."
         )
-    return given.detach().to(attention.device)
+    matrix = given.detach().to(device)
+    has_queries = matrix.dim() > 1 and matrix.shape[-2] > 1
+    return lambda queries: matrix[..., queries, :] if has_queries else matrix
+
+
+def _uniform(state: LayerState, queries: slice) -> Tensor:
+    attended = state.pairs(queries).to(torch.float64)
+    return attended / attended.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from captum_attattr.attribution import PathName, SelfAttentionAttribution
 from captum_attattr.classifier import Batch, Classifier, Output
 from captum_attattr.explanation import Explanation
+from captum_attattr.masking import original_heads
 
 Target = int | str | None
 
@@ -34,6 +35,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     output: Output = "probability",
     layers: Sequence[int] | None = None,
     path: PathName = "layerwise",
+    tolerance: float | None = 0.01,
     n_steps: int = 20,
     method: str = "gausslegendre",
     attention_baseline: float | str | None = None,
@@ -52,8 +54,10 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
         path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`.
-        n_steps: Evaluations on the path, for each text and layer.
-        method: Rule of integration.
+        tolerance: Relative error to keep: each text takes as many evaluations in each layer as it needs. None for
+            ``n_steps`` evaluations of ``method`` everywhere.
+        n_steps: Evaluations on the path, for each text and layer; with ``tolerance`` at most so many.
+        method: Rule of integration; another than the default one takes the place of ``tolerance``.
         attention_baseline: A0: None for no attention, a number, or "uniform".
         batch_size: At most so many texts at a time; fewer where they are long.
         show_progress: Show a progress bar on standard error.
@@ -79,11 +83,25 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
     request = Request.of(text, text_pair, target)
-    options = {"method": method, "n_steps": n_steps, "attention_baselines": attention_baseline}
+    options = integration_options(tolerance, n_steps, method, attention_baseline)
     explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, options)
     found = dict(explainer.explain_each(request, batch_size, show_progress))
     explanations = [found[place] for place in range(len(found))]
     return explanations[0] if isinstance(text, str) else explanations
+
+
+def integration_options(
+    tolerance: float | None, n_steps: int, method: str, attention_baseline: float | str | None = None
+) -> dict[str, Any]:
+    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place."""
+    if method != "gausslegendre":
+        tolerance = None
+    return {
+        "tolerance": tolerance,
+        "n_steps": n_steps,
+        "method": method,
+        "attention_baselines": attention_baseline,
+    }
 
 
 @dataclass(frozen=True)
@@ -117,7 +135,7 @@ class Explainer:
     layers: list[int] | None
     path: PathName
     options: dict[str, Any]
-    """For :meth:`SelfAttentionAttribution.attribute`: method, n_steps, attention_baselines."""
+    """For :meth:`SelfAttentionAttribution.attribute`: see :func:`integration_options`."""
 
     def explain_each(
         self, request: Request, batch_size: int = 8, show_progress: bool = False
@@ -142,13 +160,13 @@ class Explainer:
             guess if target is None else target
             for target, guess in zip(targets, outputs.argmax(-1).tolist(), strict=True)
         ]
-        attribution = SelfAttentionAttribution(
-            self.classifier.outputs, [calls[number] for number in numbers], path=self.path
-        )
+        layers = [calls[number] for number in numbers]
+        attribution = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
         attributions, delta = attribution.attribute(
             ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
         )
         attention = attribution.attention_function(ids, tuple(rest)).attention
+        reached: Any = attribution.convergence
         deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
         is_probability = self.classifier.output == "probability"
         probabilities = outputs if is_probability else self.classifier.probabilities(outputs)
@@ -160,11 +178,12 @@ class Explainer:
                 "probabilities": probabilities[row].float().cpu(),
                 "target": target,
                 "output": float(outputs[row, target]),
-                "attributions": _of_row(attributions, row, batch.real),
-                "attention": _of_row(attention, row, batch.real),
+                "attributions": _of_row(original_heads(attributions, layers), row, batch.real),
+                "attention": _of_row(original_heads(attention, layers), row, batch.real),
                 "delta": deltas[:, row].float().cpu(),
                 "layers": numbers,
                 "settings": self._settings(),
+                "evaluations": reached.evaluations[:, row].tolist(),
             }
             for row, target in enumerate(wanted)
         ]
@@ -175,6 +194,7 @@ class Explainer:
             "model": self.classifier.name,
             "output": self.classifier.output,
             "path": self.path,
+            "tolerance": self.options["tolerance"],
             "method": self.options["method"],
             "n_steps": int(self.options["n_steps"]),
             "baseline": "no attention" if baseline is None else str(baseline),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -69,7 +70,9 @@ class Explanation:
     layers: list[int]
     """Numbers of the explained layers in the model, from 0."""
     settings: dict[str, Any]
-    """How it was made: model, method, n_steps, path, output, baseline, versions."""
+    """How it was made: model, tolerance, method, n_steps, path, output, baseline, versions."""
+    evaluations: list[int] = field(default_factory=list)
+    """(L,): forward and backward passes that each layer took; one number for the joint path."""
 
     @property
     def label(self) -> str:
@@ -85,6 +88,13 @@ class Explanation:
     def token_names(self) -> list[str]:
         """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
         return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]
+
+    @property
+    def second_text_start(self) -> int | None:
+        """Place of the second text's first token; None where there is no second text, or no token tells them apart."""
+        own = [place for place, special in enumerate(self.special) if not special]
+        gaps = [after for before, after in pairwise(own) if after - before > 1]
+        return gaps[0] if self.text_pair is not None and gaps else None
 
     @property
     def baseline_output(self) -> Tensor:
@@ -180,6 +190,7 @@ class Explanation:
             "output": self.output,
             "baseline_output": self.baseline_output.tolist(),
             "delta": self.delta.tolist(),
+            "evaluations": self.evaluations,
             "layers": self.layers,
             "head_scores": self.head_scores().tolist(),
             "token_scores": self.token_scores().tolist(),
@@ -187,6 +198,62 @@ class Explanation:
             "top_heads": [head._asdict() for head in self.top_heads(k)],
             "settings": self.settings,
         }
+
+    def to_html(self, path: str | os.PathLike[str]) -> Path:
+        """Write a page to explore it, one file that needs no network: see :class:`captum_attattr.Report`.
+
+        Raises:
+            ValueError: The file cannot be written.
+            ImportError: Bokeh is not installed.
+
+        Example:
+            >>> from captum_attattr import explain
+            >>> path = explain("A warm, funny film.").to_html("film.html")  # doctest: +SKIP
+        """
+        from captum_attattr.report import Report
+
+        return Report(self).save(path)
+
+    def to_bertviz(
+        self, kind: Literal["magnitude", "positive", "negative", "attention"] = "magnitude"
+    ) -> dict[str, Any]:
+        """What bertviz's ``head_view`` and ``model_view`` take: ``head_view(**explanation.to_bertviz())``.
+
+        bertviz draws weights from 0 to 1 and knows no signs. So of the shares one side is given, or their magnitude,
+        with each layer divided by its largest magnitude, which is one number for all kinds.
+
+        Args:
+            kind: The shares' "magnitude", those that speak for the target ("positive") or against it ("negative"),
+                or the "attention" itself.
+
+        Returns:
+            ``attention``, (1, H, T, T) for each layer up to the last explained one; ``tokens``; ``include_layers``, the
+            explained ones; and ``sentence_b_start`` where it is known.
+
+        Raises:
+            ValueError: The kind is unknown.
+
+        Example:
+            >>> from captum_attattr import explain
+            >>> view = explain("A warm, funny film.").to_bertviz("positive")
+            >>> len(view["attention"]), view["attention"][0].shape
+            (6, torch.Size([1, 12, 8, 8]))
+        """
+        weights = _weights(self.attributions, self.attention, kind).unsqueeze(1)
+        given = dict(zip(self.layers, weights, strict=True))
+        blank = torch.zeros(()).expand_as(weights[0])
+        view: dict[str, Any] = {
+            "attention": tuple(given.get(number, blank) for number in range(max(self.layers) + 1)),
+            "tokens": self.tokens,
+            "include_layers": self.layers,
+        }
+        return view if self.second_text_start is None else {**view, "sentence_b_start": self.second_text_start}
+
+    def _repr_html_(self) -> str:
+        """The answer at a glance, for notebooks; the page to explore it is :class:`captum_attattr.Report`."""
+        from captum_attattr.report.card import card
+
+        return card(self)
 
     def __repr__(self) -> str:
         """Short: the text, the target and the size."""
@@ -210,6 +277,22 @@ def _words(path: str | os.PathLike[str], header: str | None) -> dict[str, Any]:
             f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade captum-attattr."
         )
     return words
+
+
+def _weights(shares: Tensor, attention: Tensor, kind: str) -> Tensor:
+    """Numbers from 0 to 1 of one kind, shaped as they come."""
+    kinds = {
+        "magnitude": shares.abs(),
+        "positive": shares.clamp(min=0),
+        "negative": shares.neg().clamp(min=0),
+        "attention": attention,
+    }
+    if kind not in kinds:
+        raise ValueError(f"Unknown kind {kind!r}. Choose 'magnitude', 'positive', 'negative' or 'attention'.")
+    if kind == "attention":
+        return attention
+    largest = shares.abs().amax((1, 2, 3), keepdim=True)
+    return torch.where(largest > 0, kinds[kind] / largest, 0)
 
 
 def _name(token: str, before: int) -> str:

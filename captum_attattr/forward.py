@@ -60,7 +60,7 @@ class Forward:
         self.arguments: tuple[Any, ...] = tuple(
             _plain(value) for value in _format_additional_forward_args(additional_forward_args) or ()
         )
-        self._function = forward_func
+        self.function = forward_func
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
@@ -69,7 +69,7 @@ class Forward:
         if rows is not None:
             inputs = tuple(take_rows(value, rows, self.batch_size) for value in inputs)
             arguments = tuple(take_rows(value, rows, self.batch_size) for value in arguments)
-        output = _run_forward(self._function, inputs, additional_forward_args=arguments or None)
+        output = _run_forward(self.function, inputs, additional_forward_args=arguments or None)
         output = getattr(output, "logits", output)
         if not isinstance(output, Tensor):
             raise TypeError(

@@ -43,7 +43,7 @@ class ModuleCalls:
         self._thread = threading.get_ident()
         self._chain = [_Open(None)]
         self._occurrences: Counter[nn.Module] = Counter()
-        self._begun: list[nn.Module] = []
+        self.begun: list[nn.Module] = []
         self.roots: list[nn.Module] = []
 
     @contextmanager
@@ -70,15 +70,15 @@ class ModuleCalls:
             refuse_dropout(module.p)
         if len(self._chain) == 1 and module not in self.roots:
             self.roots.append(module)
-        self._begun.append(module)
-        self._chain.append(_Open(module, self._occurrences[module], len(self._begun)))
+        self.begun.append(module)
+        self._chain.append(_Open(module, self._occurrences[module], len(self.begun)))
         self._occurrences[module] += 1
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() != self._thread or self._chain[-1].module is not module:
             return
         call = self._chain.pop()
-        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output, self._begun[call.begun :]))
+        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output, self.begun[call.begun :]))
 
 
 @contextmanager

@@ -14,37 +14,23 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.attention import AttentionCall, Result, intercept
 from captum_attattr.forward import Forward, take_rows
+from captum_attattr.layer_state import LayerState, agree, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
+from captum_attattr.rows_read import CANDIDATES, OnlyRows, with_rows_only
 
 Substitute = Callable[[AttentionCall], Tensor]
 """Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
-
-
-@dataclass(frozen=True)
-class LayerState:
-    """What one attention layer did in the clean pass. B examples, H heads, Q queries, K keys, D dimensions."""
-
-    index: int
-    """Its place among all attention calls of the pass."""
-    name: str
-    probabilities: Tensor
-    """(B, H, Q, K)."""
-    values: Tensor
-    """(B, H, K, D), grouped heads repeated."""
-    context: Tensor
-    """(B, Q, H, D)."""
-    pairs: Tensor
-    """(B, 1 or H, Q, K), False where the mask forbids the pair or one of the two is padding."""
 
 
 class Recording:
@@ -53,6 +39,7 @@ class Recording:
     Args:
         forward: The forward function with one batch of arguments.
         layers: The attention layers to record; one given n times stands for its first n calls.
+        findings: What earlier recordings of the same function found out; added to.
 
     Attributes:
         output: The clean output.
@@ -64,29 +51,35 @@ class Recording:
         UnsupportedModelError: The probabilities do not explain what the layer computes.
     """
 
-    def __init__(self, forward: Forward, layers: Sequence[nn.Module]) -> None:
+    def __init__(self, forward: Forward, layers: Sequence[nn.Module], findings: Findings | None = None) -> None:
         self.forward = forward
         self._layers = list(layers)
-        self._ended: list[list[EndedCall]] = []
-        self._row_bytes: dict[int, int] = {}
+        self._ended: dict[int, list[EndedCall]] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
         modules = ModuleCalls()
         owner = threading.get_ident()
+        places = itertools.count()
 
         def record(call: AttentionCall) -> Result:
             if threading.get_ident() != owner:
                 return call.proceed()
             refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
+            self._last, self._last_context = next(places), result[0]
+            self._last_ended = modules.ended()
             if call.module in wanted:
-                wanted[call.module].append(_state(call, result[0], len(self._ended)))
-            self._ended.append(modules.ended() if call.module in wanted else [])
+                wanted[call.module].append(layer_state(call, result[0], self._last))
+                self._ended[self._last] = self._last_ended
             return result
 
         with torch.no_grad(), modules.following(), intercept(self._layers, record):
             self.output = forward()
         self.roots = modules.roots
         self.states = _in_order_of(self._layers, wanted)
+        self._ended.setdefault(self._last, self._last_ended)
+        self._rows_read = self._find_rows_read()
+        circumstances = (tuple(map(id, modules.begun)), forward.batch_size == 1, str(self._rows_read))
+        self._findings = (findings or Findings()).of(forward.function, circumstances)
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -95,97 +88,154 @@ class Recording:
             substitutes: By place among the attention calls, what makes the context there.
             rows: Indices of examples, with repetition.
         """
-        first = min(substitutes)
-        if first not in self._row_bytes:
-            self._row_bytes[first] = self._check(first)
-        return self._run(substitutes, rows)
+        self.row_bytes(min(substitutes))
+        return self._run(substitutes, rows, self._rows_read)
 
     def row_bytes(self, first: int) -> int:
         """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
-        if first not in self._row_bytes:
-            self._row_bytes[first] = self._check(first)
-        return self._row_bytes[first]
+        if first not in self._findings:
+            self._findings[first] = self._check(first)
+        found = self._findings[first]
+        if found.whole:
+            self._ended[first] = []
+        if not found.narrowed:
+            self._rows_read = None
+        return found.row_bytes(self._last_context.shape[1])
 
-    def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+    def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor, rows_read: slice | None) -> Tensor:
         first = min(substitutes)
         ended = self._ended[first]
         places = itertools.count(first if ended else 0)
         pick = partial(take_rows, rows=rows, batch_size=self.forward.batch_size)
-
+        length = self._last_context.shape[1]
+        only = OnlyRows(rows_read, length) if rows_read is not None else None
         owner = threading.get_ident()
 
         def substitute(call: AttentionCall) -> Result:
             if threading.get_ident() != owner:
                 return call.proceed()
             place = next(places)
-            return (substitutes[place](call), None) if place in substitutes else call.proceed()
+            if place in substitutes:
+                result: Result = (substitutes[place](call), None)
+            elif place == self._last and only is not None:
+                result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
+            else:
+                result = call.proceed()
+            if place == self._last and only is not None:
+                only.begin()
+            return result
 
-        with handing_back(ended, pick), intercept(self._layers, substitute):
+        with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
             return self.forward(rows)
 
-    def _check(self, first: int) -> int:
+    def _find_rows_read(self) -> slice | None:
+        """Rows of the sequence, if they are few, such that no others are read after the last attention."""
+        length, rows = self._last_context.shape[1], self.forward.all_rows
+        if length == 1 or not bool(torch.isfinite(self.output).all()):
+            return None
+        for candidate in CANDIDATES:
+            context = with_rows_only(self._last_context[:, candidate], candidate, length, float("nan"))
+            try:
+                with torch.no_grad():
+                    output = self._run({self._last: always(context)}, rows, None)
+            except Exception:  # a forward function may well refuse NaN: then it is left as it is
+                return None
+            if output.shape == self.output.shape and agree(output, self.output, 2 / 3, self._last_context.dtype):
+                return candidate
+        return None
+
+    def _check(self, first: int) -> Finding:
         """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
+        length = self._last_context.shape[1]
+        state = next(state for state in self.states if state.index == first)
+        if self._rows_read is not None:
+            agrees, size = self._agrees(state)
+            if agrees:
+                return Finding(size, length, whole=False, narrowed=True)
+            self._rows_read = None
+        agrees, size = self._agrees(state)
+        if agrees or not self._ended[first]:
+            _refuse_randomness(agrees)
+            return Finding(size, length, whole=False, narrowed=False)
+        warnings.warn(
+            f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
+            "the same result, more slowly.",
+            stacklevel=2,
+        )
+        self._ended[first] = []
+        agrees, size = self._agrees(state)
+        _refuse_randomness(agrees)
+        return Finding(size, length, whole=True, narrowed=False)
+
+    def _agrees(self, state: LayerState) -> tuple[bool, int]:
+        """Whether a replay from this layer, of one row, gives the clean output; bytes that the row keeps."""
         # One row; two from the last layer of a batch of one, where a first dimension of 1 may be something else than
         # the batch: whatever else is handed back is handed back there, too, and that replay is short.
-        is_last = first == max(state.index for state in self.states)
+        is_last = state is max(self.states, key=lambda other: other.index)
         count = 2 if is_last and self.forward.batch_size == 1 and self.output.dim() > 0 else 1
         rows = torch.zeros(count, dtype=torch.long)
-        state = next(state for state in self.states if state.index == first)
         clean = take_rows(self.output, rows, self.forward.batch_size)
-
-        def agrees() -> bool:
-            seen: list[bool] = []
-            watched = {s.index: _compared(s, rows, seen) for s in self.states if s.index > first}
-            output = self._run({first: lambda call: context, **watched}, rows).detach()
-            same = output.shape == clean.shape and _close(output, clean, 2 / 3, context.dtype)
-            return same and all(seen)
-
+        seen: list[bool] = []
+        watched = {other.index: _compared(other, rows, seen) for other in self.states if other.index > state.index}
         with torch.enable_grad(), _saved_bytes(self.roots) as saved:
             context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
             try:
-                trusted = agrees()
+                output = self._run({state.index: always(context), **watched}, rows, self._rows_read).detach()
             except Exception:  # whatever a model does with outputs handed back: whole passes are always right
-                if not self._ended[first]:
+                if not self._ended[state.index]:
                     raise
-                trusted = False
-            if not trusted and self._ended[first]:
-                self._ended[first] = []
-                warnings.warn(
-                    f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
-                    "the same result, more slowly.",
-                    stacklevel=2,
-                )
-                saved.clear()
-                trusted = agrees()
-        if not trusted:
-            raise ValueError(
-                "The forward function gave two different outputs for the same input, so no difference between "
-                "outputs can be attributed. Switch off what is random in it, or what one example gets from the "
-                "other examples of its batch; is the model in eval mode?"
-            )
-        return sum(saved.values()) // count
+                return False, 0
+        same = output.shape == clean.shape and agree(output, clean, 2 / 3, context.dtype)
+        return same and all(seen), sum(saved.values()) // count
 
 
-def _state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
-    name = type(call.module).__name__
-    pairs = call.pairs()
-    if not pairs.flatten(1).any(1).all():
-        example = int(pairs.flatten(1).any(1).logical_not().nonzero()[0])
-        raise ValueError(f"Example {example} of the batch is all padding: no token of it may attend to any other.")
-    probabilities, values = call.probabilities(), call.values()
-    # 1 only for queries that attend to something: what the model computes for padding is of no concern.
-    attends = pairs.any(-1).transpose(1, 2).unsqueeze(-1)
-    with torch.autocast(context.device.type, enabled=False):
-        own = (probabilities.float() @ values.float()).transpose(1, 2).to(context.dtype)
-    own, used = torch.where(attends, own, 0), torch.where(attends, context, 0)
-    if not bool(torch.isfinite(used).all()):
-        raise ValueError(f"{name} computes NaN or infinite values: there is nothing to attribute.")
-    if not _close(own, used, 1 / 2):
-        raise UnsupportedModelError(
-            f"The attention probabilities of {name} do not reproduce what it computes with "
-            f"attn_implementation={call.implementation!r}. Load the model with attn_implementation='eager'."
+@dataclass(frozen=True)
+class Finding:
+    """What a check found out about replays from one layer."""
+
+    bytes_kept: int
+    """By a row of ``length`` tokens, for its gradient."""
+    length: int
+    whole: bool
+    """Whether whole passes have to be made."""
+    narrowed: bool
+    """Whether rows of the sequence that the output does not read may be left out."""
+
+    def row_bytes(self, length: int) -> int:
+        """The same for a row of another length, at most."""
+        ratio = length / self.length
+        return int(self.bytes_kept * max(ratio, ratio**2))
+
+
+class Findings:
+    """What was found out about replaying one forward function, so that its next batch need not be checked again.
+
+    It holds for passes that call the same modules in the same order and read the same rows of the sequence.
+    """
+
+    def __init__(self) -> None:
+        self._function: Any = None
+        self._known: dict[Any, dict[int, Finding]] = {}
+
+    def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
+        """By attention call."""
+        if function is not self._function:
+            self._function, self._known = function, {}
+        return self._known.setdefault(circumstances, {})
+
+
+def _refuse_randomness(agrees: bool) -> None:
+    if not agrees:
+        raise ValueError(
+            "The forward function gave two different outputs for the same input, so no difference between "
+            "outputs can be attributed. Switch off what is random in it, or what one example gets from the "
+            "other examples of its batch; is the model in eval mode?"
         )
-    return LayerState(index, name, probabilities, values, context, pairs)
+
+
+def always(context: Tensor) -> Substitute:
+    """Puts this context in place."""
+    return lambda call: context
 
 
 def _compared(state: LayerState, rows: Tensor, seen: list[bool]) -> Substitute:
@@ -193,23 +243,11 @@ def _compared(state: LayerState, rows: Tensor, seen: list[bool]) -> Substitute:
 
     def substitute(call: AttentionCall) -> Tensor:
         context, _ = call.proceed()
-        attends = state.pairs.any(-1).transpose(1, 2).unsqueeze(-1)
-        ours, clean = (torch.where(attends[rows], c, 0) for c in (context.detach(), state.context[rows]))
-        seen.append(_close(ours, clean, 2 / 3))
+        ours, clean = (torch.where(state.attends[rows], c, 0) for c in (context.detach(), state.context[rows]))
+        seen.append(agree(ours, clean, 2 / 3))
         return context
 
     return substitute
-
-
-def _close(one: Tensor, other: Tensor, digits: float, computed_in: torch.dtype = torch.float32) -> bool:
-    """Agreement to this part of the digits of the data type: rounding passes, another computation does not.
-
-    Of float32 at most: many families take the softmax or the norms in it, whatever the model's own type.
-    """
-    if not other.is_floating_point():
-        return torch.equal(one, other)
-    error = max(torch.finfo(dtype).eps for dtype in (other.dtype, computed_in, torch.float32)) ** digits
-    return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:

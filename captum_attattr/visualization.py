@@ -8,10 +8,19 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from captum_attattr.explanation import Explanation, TokenPair
+from captum_attattr.signed_map import (
+    AGAINST,
+    FOR,
+    MOST_TOKENS,
+    letters,
+    name_rows_and_columns,
+    side_of,
+    signed_map,
+    strongest,
+    widest_name,
+)
 
-# Purple speaks for, orange against, white is zero: told apart by all common kinds of colour vision.
-_COLOURS, _FOR, _AGAINST = "PuOr", "#542788", "#b35806"
-_MOST_TOKENS, _MOST_BARS = 128, 24
+_MOST_BARS = 24
 # Inches: the left column, the margins for titles, axis names, and colour bars with their numbers.
 _LEFT, _TITLES, _NAME, _COLOUR_BAR = 3.8, 0.95, 0.5, 0.85
 
@@ -38,11 +47,11 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
     figure = FigureCanvasAgg(Figure(dpi=130)).figure if figure is None else figure
     figure.set_layout_engine("none")  # everything is placed by hand, by the size of the labels
     places = _strongest_tokens(explanation)
-    side = max(5.0, 0.26 * min(len(places), 20) + 0.14 * max(len(places) - 20, 0))
+    side = side_of(len(places))
     bars = _bars(explanation, int(2.5 * side))
-    heads, strongest, pairs = axes = [figure.add_axes((0, 0, 1, 1), label=name) for name in ("heads", "bars", "pairs")]
+    heads, best, pairs = axes = [figure.add_axes((0, 0, 1, 1), label=name) for name in ("heads", "bars", "pairs")]
     _draw_heads(explanation, heads)
-    _draw_strongest(explanation, bars, strongest)
+    _draw_strongest(explanation, bars, best)
     _draw_pairs(explanation, places, side, pairs)
     _place(figure, axes, explanation.attributions.shape[:2], side, 0.24 * max(len(bars), 4), resize=own)
     title = _title(explanation, min(110, int(10 * figure.get_figwidth())))
@@ -52,10 +61,10 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
 
 def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float, bars: float, *, resize: bool) -> None:
     """Give each of the axes its place; where the figure's size is not ours to choose, shrink or stretch them all."""
-    heads, strongest, pairs = axes
+    heads, best, pairs = axes
     layers, columns = grid
     cell = min(_LEFT / columns, 3.4 / layers)
-    left, label = _widest(strongest, figure.dpi) + 0.2, _widest(pairs, figure.dpi) + 0.1
+    left, label = widest_name(best, figure.dpi) + 0.2, widest_name(pairs, figure.dpi) + 0.1
     start = left + _COLOUR_BAR + _NAME + label
     width, height = start + _LEFT + side + _COLOUR_BAR, _TITLES + max(side + label, cell * layers + 1.1 + bars) + _NAME
     if resize:
@@ -69,19 +78,13 @@ def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float,
         one.set_position((x / across, 1 - (top + tall) / high, wide / across, tall / high))
 
     put(heads, left, _TITLES, cell * columns, cell * layers)
-    put(strongest, left, _TITLES + scale * cell * layers + 1.1, _LEFT, bars)
+    put(best, left, _TITLES + scale * cell * layers + 1.1, _LEFT, bars)
     put(pairs, start + scale * _LEFT, _TITLES, side, side)
-
-
-def _widest(axes: Axes, dpi: float) -> float:
-    """Inches that the labels of the vertical axis need."""
-    labels = axes.get_yticklabels()
-    return max([0.5, *(float(label.get_window_extent().width) / dpi for label in labels)])
 
 
 def _draw_heads(explanation: Explanation, axes: Axes) -> None:
     scores = explanation.head_scores().numpy()
-    _signed_map(scores, axes, inches=min(_LEFT, 3.4 * scores.shape[1] / scores.shape[0]))
+    signed_map(scores, axes, inches=min(_LEFT, 3.4 * scores.shape[1] / scores.shape[0]))
     layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
     axes.set_xticks(heads)
     axes.set_yticks(layers, [str(explanation.layers[place]) for place in layers])
@@ -94,7 +97,7 @@ def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes
     tokens = explanation.token_names
     names = [f"{tokens[pair.query]} \N{RIGHTWARDS ARROW} {tokens[pair.key]}" for pair in pairs]
     scores = [pair.score for pair in pairs]
-    axes.barh(range(len(pairs)), scores, color=[_FOR if score > 0 else _AGAINST for score in scores])
+    axes.barh(range(len(pairs)), scores, color=[FOR if score > 0 else AGAINST for score in scores])
     axes.set_yticks(range(len(pairs)), names, fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
     axes.set_xlabel(f"share, {explanation.settings['output']}", fontsize=8)
@@ -106,32 +109,17 @@ def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes
 
 def _draw_pairs(explanation: Explanation, places: np.ndarray, side: float, axes: Axes) -> None:
     scores = explanation.pair_scores().numpy()[np.ix_(places, places)]
-    _signed_map(scores, axes, inches=side)
+    signed_map(scores, axes, inches=side)
     names = [explanation.tokens[place] for place in places]
-    size = min(9.0, 0.72 * 72 * side / len(places))
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size, parse_math=False)
-    axes.set_yticks(range(len(names)), names, fontsize=size, parse_math=False)
+    name_rows_and_columns(axes, names, names, letters(side, len(places)))
     left_out = len(explanation.tokens) - len(places)
     title = "Share of each token pair, summed over layers and heads"
-    axes.set(xlabel="key: the token looked at", ylabel="query: the token that looks")
     axes.set_title(title + (f" ({left_out} weak tokens left out)" * bool(left_out)), fontsize=10)
-
-
-def _signed_map(scores: np.ndarray, axes: Axes, inches: float) -> None:
-    """An image of the scores, ``inches`` wide, and a colour bar as high as it, but 5 inches at most."""
-    reach = float(np.abs(scores).max()) or 1.0
-    image = axes.imshow(scores, cmap=_COLOURS, vmin=-reach, vmax=reach, aspect="equal", interpolation="nearest")
-    axes.set_anchor("NW")
-    high = min(1.0, 5 * scores.shape[1] / (inches * scores.shape[0]))
-    bar = axes.inset_axes((1 + 0.12 / inches, 1 - high, 0.13 / inches, high))
-    axes.figure.colorbar(image, cax=bar)
-    bar.tick_params(labelsize=8)
 
 
 def _strongest_tokens(explanation: Explanation) -> np.ndarray:
     scores = explanation.pair_scores().abs()
-    strength = (scores.sum(0) + scores.sum(1)).numpy()
-    return np.sort(np.argsort(-strength, kind="stable")[:_MOST_TOKENS])
+    return strongest((scores.sum(0) + scores.sum(1)).numpy(), MOST_TOKENS)
 
 
 def _bars(explanation: Explanation, k: int) -> list[TokenPair]:

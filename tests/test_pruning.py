@@ -248,9 +248,6 @@ def test_attribution_of_a_pruned_model(name, path):
     torch.testing.assert_close(delta, masked_delta, atol=family.digits, rtol=0)
 
 
-@pytest.mark.xfail(
-    raises=RuntimeError, strict=True, reason="replay._close takes the maximum of an empty tensor: no heads, no context"
-)
 @some_families
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
 def test_attribution_where_a_layer_has_no_heads(name, path):

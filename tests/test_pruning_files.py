@@ -128,7 +128,6 @@ def test_a_pruned_classifier_with_its_tokenizer(saved_classifier):
     torch.testing.assert_close(model(**batch).logits, load_pruned(saved_classifier)(**batch).logits, atol=0, rtol=0)
 
 
-@pytest.mark.xfail(raises=RuntimeError, strict=True, reason="explain does not put heads back in their old places yet")
 def test_a_pruned_classifier_is_explained_by_its_folder(saved_classifier):
     """Like the masked one, head for head."""
     ours = explain("A warm, funny film.", str(saved_classifier), target=1)

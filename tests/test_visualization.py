@@ -8,40 +8,11 @@ from itertools import pairwise
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from made_explanations import drawn, labels, made
 from matplotlib.figure import Figure
 from tiny_classifiers import bert
 
-from captum_attattr import Explanation, explain, visualize_explanation
-
-WORDS = ["film", "the", "unwatchable", "a", "##ness", "$", "warm", ",", "funny", "is"]
-
-
-def made(count, layers=3, heads=4, scale=1.0, **fields):
-    """An explanation of that many tokens, with shares drawn at random."""
-    numbers = torch.Generator().manual_seed(0)
-    shape = (layers, heads, count, count)
-    tokens = ["[CLS]", *(WORDS[place % len(WORDS)] for place in range(count - 2)), "[SEP]"]
-    special = [place in (0, count - 1) for place in range(count)]
-    explanation = Explanation(
-        text=" ".join(tokens[1:-1]), text_pair=None, tokens=tokens, special=special, labels=["bad", "good"],
-        probabilities=torch.tensor([0.25, 0.75]), target=1, output=0.75,
-        attributions=scale * torch.randn(shape, generator=numbers), attention=torch.rand(shape, generator=numbers),
-        delta=torch.zeros(layers), layers=list(range(layers)), settings={"output": "probability", "path": "layerwise"},
-    )  # fmt: skip
-    return replace(explanation, **fields)
-
-
-def labels(ticks):
-    return [label.get_text() for label in ticks]
-
-
-def drawn(figure):
-    """Drawn for good, so that every label has its place."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return canvas.get_renderer()
+from captum_attattr import explain, visualize_explanation
 
 
 @pytest.fixture(scope="module", params=[3, 5, 16, 60])

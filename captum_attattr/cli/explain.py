@@ -12,9 +12,10 @@ from typing import Any
 
 from captum_attattr.classifier import Classifier
 from captum_attattr.examples import read_examples
-from captum_attattr.explaining import Explainer, Request
+from captum_attattr.explaining import Explainer, Request, integration_options
 from captum_attattr.explanation import Explanation
 from captum_attattr.quadrature import METHODS
+from captum_attattr.report import Report, bokeh_source
 from captum_attattr.visualization import visualize_explanation
 
 _EXAMPLES = """examples:
@@ -22,10 +23,13 @@ _EXAMPLES = """examples:
   captum-attattr explain "A dull start." "A grand finish!" --output answers --no-special
   captum-attattr explain "How old are you?" --pair "What is your age?" --model textattack/bert-base-uncased-QQP
   captum-attattr explain --file reviews.tsv --json > answers.json
+  captum-attattr explain "A dull start." "A grand finish!" --html
 """
 
 # A gap of more than this part of the norm of a layer's shares is worth a word: below it the true error is small, too.
 _WIDE_GAP = 0.01
+
+_PAGE = "explanations.html"
 
 
 def add(commands: Any) -> None:
@@ -52,19 +56,33 @@ def add(commands: Any) -> None:
         help="put back the attention of one layer at a time, or of all together (default: layerwise)",
     )
     parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.01,
+        metavar="PART",
+        help="relative error to keep, with as few evaluations as that takes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=20, metavar="N", help="evaluations on a path, at most (default: %(default)s)"
+    )
+    parser.add_argument(
         "--method",
         choices=METHODS,
         default="gausslegendre",
         metavar="RULE",
-        help=f"rule of integration: {', '.join(METHODS)} (default: %(default)s)",
+        help=f"integrate by another rule, in N evaluations, in place of --tolerance: {', '.join(METHODS[:-1])}",
     )
-    parser.add_argument("--steps", type=int, default=20, metavar="N", help="evaluations on the path (default: 20)")
     parser.add_argument(
         "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
     parser.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
     parser.add_argument(
         "--output", metavar="FOLDER", default="explanations", help="where files go (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--html",
+        action="store_true",
+        help="also write one page to explore all the texts (needs captum-attattr[report])",
     )
     parser.add_argument(
         "--json", action="store_true", help="print JSON (a list with one object a text) instead of text"
@@ -82,21 +100,32 @@ def _explain(options: argparse.Namespace) -> None:
     texts, pairs = _read(options)
     request = Request.of(texts, pairs, options.target)
     folder = _writable(options.output)
+    if options.html:
+        _check_page()
     classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
-    settings = {"method": options.method, "n_steps": options.steps, "attention_baselines": None}
+    settings = integration_options(options.tolerance, options.steps, options.method)
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
+    saved: dict[int, Path] = {}
     # Written as they come: many long texts do not pile up in memory, and an interrupt leaves what is done.
     for place, explanation in explainer.explain_each(request, show_progress=sys.stderr.isatty()):
-        picture, saved = _write(explanation, folder, place + 1)
-        if options.json:
-            found = explanation.to_dict(options.top, special=not options.no_special)
-            answers[place] = {**found, "files": {"picture": str(picture), "saved": str(saved)}}
-        else:
-            words = describe(explanation, options.top, special=not options.no_special)
-            answers[place] = f"{words}\n\n  picture  {picture}\n  saved    {saved}\n"
-    in_order = [answers[place] for place in range(len(answers))]
-    print(json.dumps(in_order, indent=2) if options.json else _printable("\n".join(in_order)))
+        files = _write(explanation, folder, place + 1)
+        saved[place] = files["saved"]
+        answers[place] = _answer(explanation, files | ({"page": folder / _PAGE} if options.html else {}), options)
+    in_order = range(len(answers))
+    if options.html:
+        Report([Explanation.load(saved[place]) for place in in_order]).save(folder / _PAGE)
+    found = [answers[place] for place in in_order]
+    print(json.dumps(found, indent=2) if options.json else _printable("\n".join(found)))
+
+
+def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.Namespace) -> Any:
+    """What is printed of a text, as words or as what becomes JSON."""
+    special = not options.no_special
+    if options.json:
+        return {**explanation.to_dict(options.top, special=special), "files": {k: str(v) for k, v in files.items()}}
+    names = [f"  {what:<7}  {path}" for what, path in files.items()]
+    return "\n".join([describe(explanation, options.top, special=special), "", *names, ""])
 
 
 def describe(explanation: Explanation, k: int = 8, *, special: bool = True) -> str:
@@ -145,7 +174,10 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
         for first, gap, is_wide in zip(e.baseline_output.tolist(), e.delta.tolist(), wide, strict=True)
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    verdict = "NOT reached, try more --steps" if any(wide) else f"error {float(e.delta.abs().max()):.0e} at most"
+    verdict = "NOT reached, try more --steps"
+    if not any(wide):
+        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)}))
+        verdict = f"error {float(e.delta.abs().max()):.0e} at most, {spent} evaluations a layer"
     return [
         f"  completeness: {start} + {sums} = {what} ({verdict})",
         *(
@@ -187,11 +219,19 @@ def _writable(name: str) -> Path:
     return folder
 
 
-def _write(explanation: Explanation, folder: Path, number: int) -> tuple[Path, Path]:
+def _check_page() -> None:
+    """Whether the page can be drawn, asked before the work is done and not after."""
+    try:
+        bokeh_source()
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+
+
+def _write(explanation: Explanation, folder: Path, number: int) -> dict[str, Path]:
     words = re.findall(r"[a-z0-9]+", explanation.text.lower())[:6]
     stem = folder / f"{number:03d}-{'-'.join(words)[:60] or 'text'}"
     saved = explanation.save(stem.with_suffix(".safetensors"))
     picture = stem.with_suffix(".png")
     figure, _ = visualize_explanation(explanation)
     figure.savefig(picture)
-    return picture, saved
+    return {"picture": picture, "saved": saved}

@@ -1,0 +1,170 @@
+"""Whether ``tolerance=0.01`` keeps its word, and what it costs, on every sentence of a data set.
+
+    python benchmarks/tolerance.py --data FOLDER
+
+For each sentence, each layer, and F as probability and as logit of the predicted class: the relative L2 error of the
+attribution against 64 Gauss-Legendre nodes, and the evaluations (forward and backward passes from the layer on) that
+it took. The mean is weighted by what an evaluation of a layer costs, 2 (L - l - 1/4) / L forward passes of the model.
+The whole cost adds what all layers share, one forward and backward pass of the model, and for each layer a forward
+pass without its attention.
+
+Broken off, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.classifier import Batch, Classifier
+from captum_attattr.examples import read_examples
+
+RESULTS = Path(__file__).parent / "results"
+REFERENCE_STEPS = 64
+
+
+def measure(classifier: Classifier, batch: Batch, tolerance: float, n_steps: int) -> list[dict[str, Any]]:
+    """True errors, evaluations and gaps of a batch, (layers,) for each sentence."""
+    ids, *rest = batch.inputs
+    target = classifier.predict(batch)[0].argmax(-1).tolist()
+    method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
+    settings = {"target": target, "additional_forward_args": tuple(rest)}
+    found = method.attribute(ids, **settings, tolerance=tolerance, n_steps=n_steps)
+    reached = method.convergence
+    exact = method.attribute(ids, **settings, n_steps=REFERENCE_STEPS)
+    errors = torch.stack(
+        [
+            (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
+            for one, other in zip(found, exact, strict=True)
+        ]
+    )
+    return [
+        {
+            "place": place,
+            "output": classifier.output,
+            "errors": errors[:, row].tolist(),
+            "evaluations": reached.evaluations[:, row].tolist(),
+            "gaps": reached.gap[:, row].tolist(),
+            "converged": reached.converged[:, row].tolist(),
+        }
+        for row, place in enumerate(batch.places)
+    ]
+
+
+def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+    torch.set_num_threads(args.threads)
+    texts = [example.text for example in read_examples(args.data, limit=args.limit, seed=args.seed)]
+    settings = {"sentences": len(texts), "seed": args.seed, "tolerance": args.tolerance, "model": args.model}
+    records, log = _resumed(args.output / "tolerance.jsonl", settings)
+    done = {(record["output"], record["place"]) for record in records}
+    with log.open("a") as lines, tqdm(total=2 * len(texts), initial=len(done), unit="sentence") as bar:
+        for output in ("probability", "logit"):
+            classifier = Classifier(args.model, None, output)
+            for batch in classifier.batches(texts, None, args.batch_size):
+                if all((output, place) in done for place in batch.places):
+                    continue
+                for record in measure(classifier, batch, args.tolerance, args.steps):
+                    records.append(record)
+                    lines.write(json.dumps(record) + "\n")
+                    bar.update()
+                lines.flush()
+    return records
+
+
+def _resumed(log: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Path]:
+    """What an earlier run with these settings left."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if not lines or lines[0] != settings:
+        log.write_text(json.dumps(settings) + "\n")
+        lines = [settings]
+    return lines[1:], log
+
+
+def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
+    errors = torch.tensor([record["errors"] for record in records])
+    evaluations = torch.tensor([record["evaluations"] for record in records], dtype=torch.float64)
+    layers = errors.shape[1]
+    cost = 2 * (layers - torch.arange(layers, dtype=torch.float64) - 0.25) / layers
+    weighted = float((evaluations.mean(0) * cost).sum() / cost.sum())
+    return {
+        "pairs": errors.numel(),
+        "below_1e-2": float((errors < 1e-2).double().mean()),
+        "above_1e-2": int((errors >= 1e-2).sum()),
+        "above_2e-2": int((errors >= 2e-2).sum()),
+        "worst": float(errors.max()),
+        "median": float(errors.median()),
+        "evaluations": weighted,
+        "evaluations_by_layer": evaluations.mean(0).tolist(),
+        "most_evaluations": int(evaluations.max()),
+        "whole_cost_in_evaluations": weighted + 0.5 + 2 / float(cost.sum()),
+        "not_converged": sum(not one for record in records for one in record["converged"]),
+    }
+
+
+def table(figures: dict[str, Any], args: argparse.Namespace) -> str:
+    outputs = figures["probability"], figures["logit"]
+    rows = [
+        ("(sentence, layer) pairs", "pairs", "{:,}"),
+        ("true error below 1e-2", "below_1e-2", "{:.4%}"),
+        ("pairs above 1e-2", "above_1e-2", "{}"),
+        ("pairs above 2e-2", "above_2e-2", "{}"),
+        ("worst true error", "worst", "{:.1e}"),
+        ("median true error", "median", "{:.1e}"),
+        ("**evaluations a layer, weighted by cost**", "evaluations", "**{:.2f}**"),
+        ("most evaluations of a pair", "most_evaluations", "{}"),
+        ("whole cost in evaluations a layer", "whole_cost_in_evaluations", "{:.2f}"),
+        ("pairs that n_steps did not suffice for", "not_converged", "{}"),
+    ]
+    lines = [f"| {name} | " + " | ".join(form.format(o[key]) for o in outputs) + " |" for name, key, form in rows]
+    by_layer = "\n".join(
+        f"| layer {layer} | " + " | ".join(f"{o['evaluations_by_layer'][layer]:.2f}" for o in outputs) + " |"
+        for layer in range(len(outputs[0]["evaluations_by_layer"]))
+    )
+    return f"""# Accuracy to a tolerance
+
+`tolerance={args.tolerance}`, at most {args.steps} steps, {figures["sentences"]} sentences of SST-2, bundled model,
+float32; reference: {REFERENCE_STEPS} Gauss-Legendre nodes. Made by `python benchmarks/tolerance.py --data FOLDER`.
+
+| | F = probability | F = logit |
+| --- | --- | --- |
+{chr(10).join(lines)}
+
+An evaluation is a forward and backward pass from the layer on; the whole cost adds the pass that all layers share and
+a forward pass without the layer's attention (half an evaluation) for each. Mean evaluations by layer:
+
+| | F = probability | F = logit |
+| --- | --- | --- |
+{by_layer}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="TSV file, or folder with test.tsv")
+    parser.add_argument("--model", help="classification model (default: the bundled one)")
+    parser.add_argument("--tolerance", type=float, default=0.01)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--limit", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    records = run(args)
+    by_output = {o: [r for r in records if r["output"] == o] for o in ("probability", "logit")}
+    figures = {"sentences": len(by_output["logit"]), **{o: summary(rs) for o, rs in by_output.items()}}
+    (args.output / "tolerance.json").write_text(json.dumps(figures, indent=2) + "\n")
+    (args.output / "tolerance.md").write_text(table(figures, args))
+    (args.output / "tolerance.jsonl").unlink()
+    print(table(figures, args))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""``captum-attattr triggers``: words that predictions rest on, and what they do in other texts."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captum_attattr.classifier import Classifier
+from captum_attattr.cli.explain import _count, _printable, _writable
+from captum_attattr.examples import Example, label_numbers, read_examples
+from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, each_pattern, save_triggers, strongest
+
+Found = dict[int, Trigger | None]
+
+_EXAMPLES = """examples:
+  captum-attattr triggers --data reviews.tsv --output triggers
+  captum-attattr triggers --data sst2 --limit 200 --min-words 13 --output triggers --attack sst2
+
+FOLDER then holds triggers.json, attack.json (with --attack), and patterns.jsonl, what was found in every text: the same
+command again goes on where it was broken off, and does not search again for another --top, --threshold or --attack.
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "triggers",
+        help="words that predictions rest on, and what they do in other texts",
+        description="Find the words that a classifier's predictions rest on, and try them on other texts.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="FILE_OR_FOLDER",
+        help="texts to search: a TSV file with the column 'sentence', and 'pair' if there, or a folder with train.tsv",
+    )
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="search a random choice of N texts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
+    parser.add_argument(
+        "--min-words", type=_count, default=1, metavar="N", help="leave out texts of fewer words (SST-2 has phrases)"
+    )
+    parser.add_argument("--top", type=_count, default=3, metavar="K", help="triggers of each class (default: 3)")
+    parser.add_argument(
+        "--threshold", type=float, default=0.02, help="least share in the probability (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=_count, default=6, metavar="N", help="evaluations on the path (default: 6)")
+    parser.add_argument(
+        "--attack",
+        metavar="FILE_OR_FOLDER",
+        help="texts with labels to try the triggers on: a TSV file with the columns 'sentence' and 'label', and "
+        "'pair' if there, or a folder with test.tsv",
+    )
+    parser.add_argument("--output", metavar="FOLDER", default="triggers", help="where files go (default: %(default)s)")
+    parser.set_defaults(run=_triggers)
+
+
+def _triggers(options: argparse.Namespace) -> None:
+    examples = _examples(options)
+    attacked = read_examples(options.attack, "test", labelled=True) if options.attack else None
+    folder = _writable(options.output)
+    classifier = Classifier(options.model, None, "probability")
+    if attacked is not None:
+        label_numbers(attacked, classifier.labels)  # says what is wrong before the work, not after it
+    found = _searched(examples, classifier, folder / "patterns.jsonl", options.steps)
+    triggers = strongest([one for one in found.values() if one], classifier.labels, options.top, options.threshold)
+    saved = save_triggers(triggers, folder / "triggers.json")
+    print(_printable(f"{describe_triggers(triggers, classifier.labels, len(examples))}\n\n  saved  {saved}"))
+    if attacked is not None:
+        result = attack(attacked, triggers, classifier.model, classifier.tokenizer, show_progress=sys.stderr.isatty())
+        saved = folder / "attack.json"
+        saved.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(_printable(f"\n{describe_attack(result)}\n\n  saved  {saved}"))
+
+
+def describe_triggers(triggers: Sequence[Trigger], labels: Sequence[str], texts: int) -> str:
+    """The triggers in words, class by class, the strongest first."""
+    lines = [f"strongest triggers found in {texts} texts (score: their pairs' share in the class's probability)"]
+    for label in labels:
+        own = [trigger for trigger in triggers if trigger.label == label]
+        lines += ["", f"  {label}", *(_line(trigger) for trigger in own)] + ["    none"] * (not own)
+    return "\n".join(lines)
+
+
+def _line(trigger: Trigger) -> str:
+    pairs = ", ".join(f"{query} -> {key}" for query, key in trigger.pairs)
+    return (
+        f"    {trigger.score:.4f}  {' ... '.join(trigger.words)}  (layer {trigger.layer}, head {trigger.head}: {pairs})"
+    )
+
+
+def describe_attack(result: AttackResult) -> str:
+    """Accuracies before and after, in words."""
+    before = result.before
+    lines = [
+        f"accuracy on {sum(before.counts)} texts, with each trigger put into all of them",
+        "",
+        f"    total  {_per_class(before)}",
+        f"    {before.total:.3f}  {_per_class(before, values=True)}  no trigger",
+    ]
+    for trigger, after in zip(result.triggers, result.after, strict=True):
+        words = " ... ".join(trigger.words)
+        lines.append(f"    {after.total:.3f}  {_per_class(after, values=True)}  {words} ({trigger.label})")
+    return "\n".join(lines)
+
+
+def _per_class(accuracy: Accuracy, *, values: bool = False) -> str:
+    """Names of the classes that have texts, or the accuracies below them."""
+    return "  ".join(
+        f"{f'{value:.3f}' if values else label:>{max(len(label), 5)}}" for label, value in accuracy.per_class().items()
+    )
+
+
+def _examples(options: argparse.Namespace) -> list[Example]:
+    """The texts to search: those that are long enough, as many of them as are wanted."""
+    everything = read_examples(options.data, "train")
+    examples = [example for example in everything if len(example.text.split()) >= options.min_words]
+    if not examples:
+        raise ValueError(f"No text in {options.data} has {options.min_words} words or more: lower --min-words.")
+    if options.limit is None or options.limit >= len(examples):
+        return examples
+    places = random.Random(options.seed).sample(range(len(examples)), options.limit)
+    return [examples[place] for place in sorted(places)]
+
+
+def _searched(examples: Sequence[Example], classifier: Classifier, journal: Path, n_steps: int) -> Found:
+    """What every text gives, by its number; what the journal holds is not searched again."""
+    head = {
+        "version": 1,
+        "model": _digest(classifier),
+        "texts": hashlib.sha256(repr([(e.text, e.text_pair) for e in examples]).encode()).hexdigest(),
+        "steps": n_steps,
+    }
+    found = _resumed(journal, head)
+    if found:
+        print(f"captum-attattr: {len(found)} of {len(examples)} texts were searched before", file=sys.stderr)
+    batches = each_pattern(examples, classifier, n_steps=n_steps, done=found, show_progress=sys.stderr.isatty())
+    with open(journal, "a", encoding="utf-8") as file:
+        for batch in batches:
+            for place, trigger in batch.items():
+                file.write(json.dumps({"text": place, "trigger": trigger and asdict(trigger)}) + "\n")
+            file.flush()
+            found |= batch
+    return found
+
+
+def _resumed(journal: Path, head: dict[str, Any]) -> Found:
+    """What an earlier run with the same head has found; the journal is begun where there is none."""
+    first = json.dumps(head)
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]  # the last one may have been broken off
+    if not whole:
+        whole = [first + "\n"]
+    if whole[0].strip() != first:
+        raise ValueError(
+            f"{journal} holds what was found in other texts, with another model or other --steps: remove it, or give "
+            "another --output."
+        )
+    journal.write_text("".join(whole), encoding="utf-8")
+    try:
+        rows = [json.loads(line) for line in whole[1:]]
+        return {row["text"]: row["trigger"] and Trigger(**row["trigger"]) for row in rows}
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{journal} is damaged: remove it, or give another --output ({error}).") from error
+
+
+def _digest(classifier: Classifier) -> str:
+    """The model by its weights: a folder may hold another one by the next time."""
+    digest = hashlib.sha256()
+    for name, tensor in classifier.model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

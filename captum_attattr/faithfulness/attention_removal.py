@@ -1,0 +1,215 @@
+"""Attention taken away: single edges, or whole heads, of one layer or of several at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from captum._utils.typing import TargetType
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall
+from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
+from captum_attattr.forward import Forward
+from captum_attattr.layer_state import LayerState
+from captum_attattr.replay import Recording, Substitute
+
+
+class _AttentionRemoval(Removal):
+    """What removals of edges and of heads share: the recorded pass, the layers' features side by side."""
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | Sequence[nn.Module],
+        inputs: Tensor | tuple[Tensor, ...],
+        additional_forward_args: Any = None,
+        *,
+        target: TargetType = None,
+    ) -> None:
+        self._listed = not isinstance(layer, nn.Module)
+        layers = list(layer) if isinstance(layer, Sequence) else [layer]
+        with torch.inference_mode(False), torch.no_grad():
+            self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
+        self._target = target
+        self.removable: Tensor = torch.cat([self._features(state) for state in self._states], 1)
+
+    @property
+    def _states(self) -> list[LayerState]:
+        return self._recording.states
+
+    def within(self, number: int) -> _AttentionRemoval:
+        """The same, with only the features of one of the layers removable: ``number`` counts the given layers."""
+        widths = self._widths()
+        if not 0 <= number < len(widths):
+            raise ValueError(f"Layer {number} of {len(widths)} layers: give 0 to {len(widths) - 1}.")
+        start = sum(widths[:number])
+        inside = torch.zeros_like(self.removable)
+        inside[:, start : start + widths[number]] = True
+        narrowed = copy.copy(self)
+        narrowed.removable = self.removable & inside
+        return narrowed
+
+    def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
+        """F of each row; see :meth:`Removal.outputs`. Layers below the first removed feature are not run again."""
+        results = []
+        with torch.inference_mode(False), torch.no_grad():
+            for some, rows in zip(kept.split(batch_size), examples.cpu().split(batch_size), strict=True):
+                output = self._output(some, rows)
+                results.append(self._recording.forward.scores(output, self._target, rows))
+                done(len(rows))
+        return torch.cat(results)
+
+    def _output(self, kept: Tensor, rows: Tensor) -> Tensor:
+        by_layer = zip(self._states, kept.split(self._widths(), 1), strict=True)
+        substitutes = {state.index: self._without(state, some) for state, some in by_layer if not bool(some.all())}
+        if not substitutes:
+            clean = self._recording.output
+            return clean.expand(len(rows)) if clean.dim() == 0 else clean[rows.to(clean.device)]
+        return self._recording.replay(substitutes, rows)
+
+    def _widths(self) -> list[int]:
+        raise NotImplementedError
+
+    def _features(self, state: LayerState) -> Tensor:
+        raise NotImplementedError
+
+    def _without(self, state: LayerState, kept: Tensor) -> Substitute:
+        raise NotImplementedError
+
+
+class EdgeRemoval(_AttentionRemoval):
+    r"""F with single attention edges cut: query i of a head no longer looks at key j.
+
+    .. math:: \tilde A_{ij} = k_{ij} A_{ij}, \qquad k_{ij} \in \{0, 1\}
+
+    A is the attention that the layer computes from what reaches it: in the layers above a cut it is computed anew. The
+    rest of a row is *not* scaled up to its former sum, as that would change the edges that stay: a cut does to one edge
+    what the start of the method's path does to all of them. ``renormalize=True`` scales the rest, which is the same as
+    forbidding the pair before the softmax; a row without any edge stays zero.
+
+    All pairs of real tokens may be cut, those with special tokens too.
+
+    Args:
+        forward_func, layer, inputs, additional_forward_args: As for :class:`SelfAttentionAttribution`.
+        target: Which output, in any of Captum's forms.
+        renormalize: Scale what is left of a row to the row's former sum.
+
+    Scores are (batch, head, query, key), for a list of layers a list of these, as ``attribute`` gives them.
+
+    Raises:
+        ValueError, UnsupportedModelError: As :meth:`SelfAttentionAttribution.attribute`.
+
+    Example:
+        >>> from captum_attattr import SelfAttentionAttribution, attention_layers
+        >>> from captum_attattr.demo import load_demo
+        >>> from captum_attattr.faithfulness import EdgeRemoval, deletion_gap
+        >>> model, tokenizer = load_demo()
+        >>> ids = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"]
+        >>> forward = lambda ids: model(ids).logits.softmax(-1)
+        >>> shares = SelfAttentionAttribution(forward, attention_layers(model)).attribute(ids, target=1)
+        >>> removal = EdgeRemoval(forward, attention_layers(model), ids, target=1)
+        >>> bool(deletion_gap(removal, shares) > 0)
+        True
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        layer: nn.Module | Sequence[nn.Module],
+        inputs: Tensor | tuple[Tensor, ...],
+        additional_forward_args: Any = None,
+        *,
+        target: TargetType = None,
+        renormalize: bool = False,
+    ) -> None:
+        self._renormalize = renormalize
+        super().__init__(forward_func, layer, inputs, additional_forward_args, target=target)
+
+    def flatten(self, scores: Scores) -> Tensor:
+        """A tensor (batch, head, query, key), or a list of them, one a layer."""
+        given = [scores] if isinstance(scores, Tensor) and not self._listed else list(scores)
+        if len(given) != len(self._states):
+            raise ValueError(f"Got scores of {len(given)} layers for {len(self._states)} layers: give one tensor each.")
+        axes = "(batch, head, query, key)"
+        checked = [expect_shape(g, _shape(state), axes) for g, state in zip(given, self._states, strict=True)]
+        return torch.cat([tensor.flatten(1) for tensor in checked], 1)
+
+    def unflatten(self, values: Tensor) -> Tensor | list[Tensor]:
+        """The inverse of :meth:`flatten`."""
+        parts = values.split(self._widths(), 1)
+        shaped = [part.unflatten(1, _shape(state)[1:]) for part, state in zip(parts, self._states, strict=True)]
+        return shaped if self._listed else shaped[0]
+
+    def _widths(self) -> list[int]:
+        return [_shape(state)[1:].numel() for state in self._states]
+
+    def _features(self, state: LayerState) -> Tensor:
+        return state.pairs().expand(_shape(state)).flatten(1)
+
+    def _without(self, state: LayerState, kept: Tensor) -> Substitute:
+        kept = kept.unflatten(1, _shape(state)[1:])
+
+        def substitute(call: AttentionCall) -> Tensor:
+            attention = call.probabilities()
+            left = attention * kept
+            if self._renormalize:
+                sums = left.sum(-1, keepdim=True)
+                left = torch.where(sums > 0, left * (attention.sum(-1, keepdim=True) / sums), 0)
+            return (left.to(call.value.dtype) @ call.values()).transpose(1, 2)
+
+        return substitute
+
+
+class HeadRemoval(_AttentionRemoval):
+    """F with whole heads taken away: what they pass on is zero, for all queries.
+
+    Args:
+        forward_func, layer, inputs, additional_forward_args: As for :class:`SelfAttentionAttribution`.
+        target: Which output, in any of Captum's forms.
+
+    Scores are (layer, batch, head), as :func:`head_scores` gives them; for one layer (batch, head).
+
+    Example:
+        >>> from captum_attattr import attention_layers
+        >>> from captum_attattr.demo import load_demo
+        >>> from captum_attattr.faithfulness import HeadRemoval, leave_one_out
+        >>> model, tokenizer = load_demo()
+        >>> ids = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"]
+        >>> leave_one_out(HeadRemoval(model, attention_layers(model), ids, target=1)).shape
+        torch.Size([6, 1, 12])
+    """
+
+    def flatten(self, scores: Scores) -> Tensor:
+        """(layer, batch, head), or (batch, head) for one layer."""
+        batch = self._recording.forward.batch_size
+        stacked = scores if isinstance(scores, Tensor) else torch.stack(list(scores))
+        if not self._listed:
+            return expect_shape(stacked, (batch, self._widths()[0]), "(batch, head)")
+        expect_shape(stacked, (len(self._states), batch, self._widths()[0]), "(layer, batch, head)")
+        return stacked.transpose(0, 1).flatten(1)
+
+    def unflatten(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`flatten`."""
+        return values.unflatten(1, (len(self._states), -1)).transpose(0, 1) if self._listed else values
+
+    def _widths(self) -> list[int]:
+        return [_shape(state)[1] for state in self._states]
+
+    def _features(self, state: LayerState) -> Tensor:
+        batch, heads = _shape(state)[:2]
+        return torch.ones(batch, heads, dtype=torch.bool, device=state.context.device)
+
+    def _without(self, state: LayerState, kept: Tensor) -> Substitute:
+        def substitute(call: AttentionCall) -> Tensor:
+            context, _ = call.proceed()
+            return context * kept[:, None, :, None]
+
+        return substitute
+
+
+def _shape(state: LayerState) -> torch.Size:
+    """(batch, head, query, key) of a layer's attention."""
+    return torch.Size(state.shape)

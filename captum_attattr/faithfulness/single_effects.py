@@ -1,0 +1,109 @@
+"""The true effect of single features, one at a time, and how well scores agree with it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_attattr.faithfulness.removal import Removal, Scores
+
+Agreement = Literal["spearman", "pearson"]
+_MOST_FEATURES = 2**26
+
+
+def leave_one_out(
+    removal: Removal, sample: int | None = None, *, batch_size: int = 64, seed: int = 0, show_progress: bool = False
+) -> Any:
+    r"""What the output loses without one feature, for each of them: exact, one run a feature.
+
+    .. math:: F(x) - F(x \setminus \{i\})
+
+    Args:
+        removal: What is removed, and how.
+        sample: So many features of each example, chosen at random; None for all. Tokens and heads are few, edges many.
+        batch_size: At most so many rows in one run of the model.
+        seed: Of the choice.
+        show_progress: Show a progress bar on standard error.
+
+    Returns:
+        In the shape of the removal's scores; NaN for features that may not be removed or were not chosen.
+
+    Raises:
+        ValueError: ``sample`` is not a whole number of at least 1.
+    """
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 1):
+        raise ValueError(f"sample must be a whole number of at least 1, or None for all, got {sample!r}.")
+    batch, features = removal.removable.shape
+    everything = torch.arange(batch, device=removal.removable.device)
+    clean = removal.outputs(torch.ones_like(removal.removable), everything, batch_size)
+    chosen = _chosen(removal.removable, sample, seed).nonzero()
+    effects = torch.full((batch, features), math.nan, dtype=clean.dtype, device=clean.device)
+    slab = max(batch_size, _MOST_FEATURES // features)
+    with tqdm(total=len(chosen), desc="Leaving one out", unit="run", disable=not show_progress) as bar:
+        for examples, places in (part.unbind(1) for part in chosen.split(slab)):
+            kept = torch.ones(len(places), features, dtype=torch.bool, device=places.device)
+            kept[torch.arange(len(places)), places] = False
+            outputs = removal.outputs(kept, examples, batch_size, bar.update)
+            effects[examples, places] = clean[examples] - outputs
+    return removal.unflatten(effects)
+
+
+def agreement(removal: Removal, scores: Scores, effects: Scores, kind: Agreement = "spearman") -> Tensor:
+    """Correlation over an example's features between scores and true effects, (batch,).
+
+    Args:
+        removal: What the effects were measured with.
+        scores: In the removal's shape, from any method.
+        effects: From :func:`leave_one_out`; only features with an effect that is not NaN count.
+        kind: "spearman", of the ranks (ties share their mean rank), or "pearson".
+
+    Returns:
+        From -1 to 1; NaN where all scores, or all effects, of an example are equal.
+
+    Example:
+        >>> from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores
+        >>> from captum_attattr.demo import load_demo
+        >>> from captum_attattr.faithfulness import HeadRemoval, agreement, leave_one_out
+        >>> model, tokenizer = load_demo()
+        >>> ids, layers = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"], attention_layers(model)
+        >>> shares = SelfAttentionAttribution(model, layers).attribute(ids, target=1)
+        >>> removal = HeadRemoval(model, layers, ids, target=1)
+        >>> bool(agreement(removal, head_scores(shares), leave_one_out(removal)) > 0.5)
+        True
+    """
+    if kind not in ("spearman", "pearson"):
+        raise ValueError(f"kind {kind!r} is unknown. Choose 'spearman' or 'pearson'.")
+    flat, true = removal.ranked_scores(scores), removal.flatten(effects)
+    found = []
+    for example in range(len(true)):
+        known = ~torch.isnan(true[example])
+        one, other = flat[example, known].double(), true[example, known].double()
+        found.append(
+            _correlation(_mean_ranks(one), _mean_ranks(other)) if kind == "spearman" else _correlation(one, other)
+        )
+    return torch.stack(found)
+
+
+def _chosen(removable: Tensor, sample: int | None, seed: int) -> Tensor:
+    if sample is None:
+        return removable
+    noise = torch.rand(removable.shape, generator=torch.Generator().manual_seed(seed)).to(removable.device)
+    noise = noise.masked_fill(~removable, math.inf)
+    first = noise.topk(min(sample, removable.shape[1]), dim=1, largest=False).indices
+    return torch.zeros_like(removable).scatter_(1, first, True) & removable
+
+
+def _mean_ranks(values: Tensor) -> Tensor:
+    _, number, times = values.unique(return_inverse=True, return_counts=True)
+    last = times.cumsum(0).to(values)
+    return (last - (times.to(values) - 1) / 2)[number]
+
+
+def _correlation(one: Tensor, other: Tensor) -> Tensor:
+    one, other = one - one.mean(), other - other.mean()
+    size = one.norm() * other.norm()
+    return torch.where(size > 0, (one @ other) / size, math.nan)

@@ -1,0 +1,129 @@
+"""One self-contained page to explore explanations: heads, token pairs, attention beside attribution, the tree."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from captum_attattr.explanation import Explanation
+from captum_attattr.report import packing
+from captum_attattr.report.colours import palette
+
+__all__ = ["Report"]
+
+_PROGRAM = ("numbers.js", "plots.js", "words.js", "page.js")
+
+
+class Report:
+    """A page on which to explore one explanation or several: click on heads, tokens and pairs, slide through layers.
+
+    It is one HTML file that needs no network: its Content-Security-Policy lets nothing in and nothing out. The pictures
+    are drawn by Bokeh, an optional package. In a notebook a report that ends a cell is shown there.
+
+    A page takes 1.4 MB, and for each sentence up to 5 bytes times layers times heads times the square of its tokens:
+    10 MB for 128 tokens in BERT-base.
+
+    Args:
+        explanations: One or several, each a sentence on the page.
+        title: Of the page.
+
+    Raises:
+        ValueError: There is no explanation.
+        TypeError: Something given is no explanation.
+        ImportError: Bokeh is not installed.
+
+    Example:
+        >>> from captum_attattr import Report, explain
+        >>> report = Report(explain(["A warm, funny film.", "A dull film."]))
+        >>> path = report.save("build/films.html")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, explanations: Explanation | Sequence[Explanation], title: str = "Self-attention attribution"
+    ) -> None:
+        self.explanations = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+        self.title = title
+        if not self.explanations:
+            raise ValueError("A report needs at least one explanation, got an empty list.")
+        for given in self.explanations:
+            if not isinstance(given, Explanation):
+                raise TypeError(
+                    f"A report is made of explanations, as explain() gives them; got a {type(given).__name__}."
+                )
+        self._library = bokeh_source()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page to a file; folders that are missing are made.
+
+        Raises:
+            ValueError: The file cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.html, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise ValueError(f"The report cannot be written to {path}: {error}") from error
+        return path
+
+    @property
+    def html(self) -> str:
+        """The page."""
+        from captum_attattr.report.figures import document  # needs Bokeh, which is optional
+
+        program = "\n".join(_text(name) for name in _PROGRAM)
+        return Template(_text("page.html")).substitute(
+            title=html.escape(self.title),
+            style=_text("page.css"),
+            version=version("captum-attattr"),
+            palette=packing.as_script(palette()),
+            sentences="\n".join(self._sentences()),
+            figures=packing.as_script(document()),
+            library=self._library,
+            program=program,
+            hashes=" ".join(map(_hash, (self._library, program))),
+        )
+
+    def _sentences(self) -> Iterator[str]:
+        for explanation in self.explanations:
+            data = packing.as_script(packing.sentence(explanation))
+            name = " | ".join(text for text in (explanation.text, explanation.text_pair) if text is not None)
+            yield f'<script type="application/json" class="sentence" data-name="{html.escape(name)}">{data}</script>'
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, for notebooks."""
+        return (
+            f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.html)}" '
+            'style="width: 100%; height: 900px; border: 1px solid #dddbe3; border-radius: 8px"></iframe>'
+        )
+
+
+def bokeh_source() -> str:
+    """The source of BokehJS.
+
+    Raises:
+        ImportError: Bokeh is not installed; the message says how to install it.
+    """
+    try:
+        from bokeh.resources import Resources
+    except ImportError as error:
+        raise ImportError(
+            "The page is drawn by Bokeh, which is not installed: pip install 'captum-attattr[report]'."
+        ) from error
+    return "\n".join(Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
+
+
+def _text(name: str) -> str:
+    return files("captum_attattr.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """How a Content-Security-Policy names a script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

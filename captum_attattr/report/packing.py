@@ -1,0 +1,95 @@
+"""What the page knows about a sentence, in plain types: words, numbers, and matrices packed as small as they go."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from captum_attattr.explanation import Explanation
+from captum_attattr.tree import AttributionTree
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""For which the page holds a tree."""
+
+_LARGEST = 32767
+
+
+def sentence(explanation: Explanation) -> dict[str, Any]:
+    """Everything that the page shows of one explanation."""
+    e = explanation
+    return {
+        "text": e.text,
+        "pair": e.text_pair,
+        "tokens": e.tokens,
+        "names": e.token_names,
+        "special": e.special,
+        "second": e.second_text_start,
+        "labels": e.labels,
+        "probabilities": e.probabilities.tolist(),
+        "target": e.target,
+        "output": e.output,
+        "prediction": e.prediction,
+        "baseline": e.baseline_output.tolist(),
+        "delta": e.delta.tolist(),
+        "norms": _norms(e),
+        "layers": e.layers,
+        "heads": e.attributions.shape[1],
+        "settings": {name: _readable(value) for name, value in e.settings.items()},
+        "shares": pack(e.attributions),
+        "attention": pack(e.attention),
+        "trees": {str(threshold): _edges(e, threshold) for threshold in THRESHOLDS},
+    }
+
+
+def pack(matrices: Tensor) -> dict[str, Any]:
+    """Matrices (L, H, T, T) as whole numbers times a scale for each head.
+
+    The numbers are little-endian int16, deflated, in base64; an entry is off by at most half a scale, that is 1/65534
+    of the largest magnitude of its head.
+
+    Example:
+        >>> import torch
+        >>> pack(torch.zeros(1, 2, 3, 3))["scales"]
+        [0.0, 0.0]
+    """
+    values = matrices.detach().double().cpu().numpy()
+    scales = np.abs(values).max((-2, -1)) / _LARGEST
+    steps = values / np.where(scales > 0, scales, 1)[..., None, None]
+    numbers = zlib.compress(np.rint(steps).astype("<i2").tobytes())
+    return {"scales": scales.ravel().tolist(), "numbers": base64.b64encode(numbers).decode()}
+
+
+def as_script(data: Any) -> str:
+    r"""JSON that no text in it can break out of a ``<script>`` element.
+
+    Example:
+        >>> as_script("</script>")
+        '"\\u003c/script\\u003e"'
+    """
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _norms(explanation: Explanation) -> list[float]:
+    """The size of each path's shares, against which its completeness gap is judged."""
+    shares = explanation.attributions
+    one_path = explanation.settings["path"] == "joint"
+    return [float(shares.norm())] if one_path else shares.flatten(1).norm(dim=1).tolist()
+
+
+def _edges(explanation: Explanation, threshold: float) -> list[list[Any]]:
+    """Of each edge the layer, query, key, score, share, and whether it crosses the two texts of a pair."""
+    if len(explanation.tokens) < 2:
+        return []
+    tree = AttributionTree(explanation, tau=threshold)
+    crossing = set(tree.crossing_edges if tree.segments is not None else [])
+    return [[*edge, edge in crossing] for edge in tree.edges]
+
+
+def _readable(value: Any) -> str:
+    return ", ".join(f"{name} {of}" for name, of in value.items()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,178 @@
+// Pictures: Bokeh draws them, this fills them in.
+
+const ACCENT = "#0b6e69",
+  PURPLE = "#542788",
+  ORANGE = "#b35806";
+const FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
+const palette = JSON.parse(document.getElementById("palette").textContent);
+const colourOf = (part) => palette[Math.round(((palette.length - 1) * (Math.min(Math.max(part, -1), 1) + 1)) / 2)];
+
+const { documents, items } = JSON.parse(document.getElementById("figures").textContent);
+await Bokeh.embed.embed_items(documents, items);
+const model = (name) => Bokeh.documents[0].get_model_by_name(name);
+const Matrix = model("shares source").data.image[0].constructor;
+
+// Bokeh would look for formulas between these signs: no text of the user's is one.
+const plain = (text) => text.replaceAll("$$", "$\u2060$").replaceAll("\\", "\\\u2060");
+
+const pencil = document.createElement("canvas").getContext("2d");
+function widthOf(text, size) {
+  pencil.font = `${size}px ${FONT}`;
+  return pencil.measureText(text).width;
+}
+function shortened(text, size, room) {
+  if (widthOf(text, size) <= room) return text;
+  const letters = [...text];
+  while (letters.length > 1 && widthOf(`${letters.join("")}\u2026`, size) > room) letters.pop();
+  return `${letters.join("")}\u2026`;
+}
+
+function label(axis, names, size) {
+  axis.ticker.ticks = [...names.keys()];
+  axis.major_label_overrides = new Map([...names].map(([place, name]) => [place, plain(shortened(name, size, 92))]));
+  axis.major_label_text_font_size = `${size}px`;
+}
+
+function span(range, start, end) {
+  Object.assign(range, { reset_start: start, reset_end: end, start, end });
+}
+
+function frame(name, box) {
+  const annotation = model(name);
+  if (box) [annotation.left, annotation.right, annotation.bottom, annotation.top] = box;
+  annotation.visible = Boolean(box);
+}
+
+function drawHeads(sentence, scores, state) {
+  const figure = model("heads"),
+    layers = sentence.layers.length,
+    heads = sentence.heads;
+  const cell = Math.min(30, (document.getElementById("heads").clientWidth - 60) / heads);
+  const whole = reach(scores.flat());
+  const cells = scores.flatMap((row, layer) =>
+    row.map((score, head) => ({ layer, head, score, most: state.alike ? reach(row) : whole })),
+  );
+  model("heads source").data = {
+    head: cells.map(({ head }) => head),
+    row: cells.map(({ layer }) => layer),
+    colour: cells.map(({ score, most }) => colourOf(most ? score / most : 0)),
+    says: cells.map(({ layer, head, score }) => `layer ${sentence.layers[layer]}, head ${head}: ${signed(score)}`),
+  };
+  span(figure.x_range, -0.5, heads - 0.5);
+  span(figure.y_range, -0.5, layers - 0.5);
+  const every = Math.ceil(18 / cell),
+    tall = Math.min(cell, 26);
+  label(
+    figure.below[0],
+    new Map(Array.from({ length: heads }, (_, head) => [head, String(head)]).filter(([head]) => head % every === 0)),
+    11,
+  );
+  label(
+    figure.left[0],
+    new Map(
+      sentence.layers.map((layer, row) => [row, String(layer)]).filter(([row]) => row % Math.ceil(13 / tall) === 0),
+    ),
+    11,
+  );
+  const { layer, head } = state;
+  frame(
+    "chosen",
+    layer !== null || head !== null
+      ? [(head ?? 0) - 0.5, (head ?? heads - 1) + 0.5, (layer ?? 0) - 0.5, (layer ?? layers - 1) + 0.5]
+      : null,
+  );
+  Object.assign(figure, { frame_width: Math.floor(cell * heads), frame_height: Math.floor(tall * layers) });
+}
+
+// Names along an axis: all where they fit, else those of the strongest that do not touch each other.
+function namesThatFit(names, strength, range, pixels, size) {
+  const [low, high] = [Math.min(range.start, range.end), Math.max(range.start, range.end)];
+  const apart = ((size + 1) * (high - low)) / pixels;
+  const visible = [...names.keys()].filter((place) => place > low && place < high);
+  const named = [];
+  for (const place of visible.sort((one, other) => strength[other] - strength[one]))
+    if (named.every((other) => Math.abs(other - place) >= apart)) named.push(place);
+  return new Map(named.sort((one, other) => one - other).map((place) => [place, names[place]]));
+}
+
+// The size of letters, and of the square that is left for a map beside the names of its rows.
+function room(sentence) {
+  const tokens = sentence.tokens.length,
+    size = tokens > 40 ? 10 : 12;
+  const names = Math.min(92, Math.max(...sentence.tokens.map((token) => widthOf(token, size))));
+  const wide = document.getElementById("shares").clientWidth - names - 50;
+  return { size, side: Math.floor(Math.max(140, Math.min(wide, 46 * tokens))) };
+}
+
+function labelPairs(sentence, strength) {
+  const { size, side } = room(sentence);
+  for (const name of ["shares", "attention"]) {
+    const { x_range, y_range, below, left } = model(name);
+    label(below[0], namesThatFit(sentence.tokens, strength, x_range, side, size), size);
+    label(left[0], namesThatFit(sentence.tokens, strength, y_range, side, size), size);
+  }
+}
+
+function drawPairs(name, sentence, matrix, low, state) {
+  const tokens = sentence.tokens.length,
+    { side } = room(sentence),
+    last = tokens - 0.5;
+  const most = reach(matrix) || 1;
+  Object.assign(model(`${name} colours`), { low: low * most, high: most });
+  model(`${name} source`).data = { image: [new Matrix(matrix.buffer, [tokens, tokens])], from: [-0.5], size: [tokens] };
+  const { token } = state;
+  frame(`${name} row`, token !== null && [-0.5, last, token - 0.5, token + 0.5]);
+  frame(`${name} column`, token !== null && [token - 0.5, token + 0.5, -0.5, last]);
+  for (const dimension of ["width", "height"])
+    Object.assign(model(`${name} ${dimension}`), {
+      location: (sentence.second ?? 0) - 0.5,
+      visible: sentence.second !== null,
+    });
+  Object.assign(model(name), { frame_width: side, frame_height: side });
+}
+
+function zoomOut(sentence) {
+  const { x_range, y_range } = model("shares"),
+    last = sentence.tokens.length - 0.5;
+  span(x_range, -0.5, last);
+  span(y_range, last, -0.5);
+}
+
+// A token hangs at the height of the layer of its edge, below the token that looks at it.
+function drawTree(sentence, edges) {
+  const figure = model("tree"),
+    top = sentence.layers.length,
+    height = new Map(),
+    above = new Map();
+  for (const [layer, query, key, score, share] of edges) {
+    height.set(key, sentence.layers.indexOf(layer));
+    if (!height.has(query)) height.set(query, top);
+    const numbers = `score ${score.toFixed(3)}, share ${signed(share)}`;
+    above.set(key, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`);
+  }
+  const within = [...height.keys()].sort((one, other) => one - other);
+  const across = new Map(within.map((token, rank) => [token, rank]));
+  const heights = within.map((token) => height.get(token));
+  model("nodes source").data = {
+    x: [...within.keys()],
+    y: heights,
+    foot: within.map(() => -0.6),
+    token: within,
+    says: within.map((token) => above.get(token) ?? `${sentence.names[token]}, the top of the tree`),
+  };
+  model("edges source").data = {
+    x0: edges.map(([, query]) => across.get(query)),
+    y0: edges.map(([, query]) => height.get(query)),
+    x1: edges.map(([, , key]) => across.get(key)),
+    y1: edges.map(([, , key]) => height.get(key)),
+    width: edges.map(([, , , score]) => 1 + 5 * Math.min(Math.max(score, 0), 1)),
+    colour: edges.map(([, , , , share, crosses]) => (crosses ? ACCENT : share < 0 ? ORANGE : PURPLE)),
+  };
+  const wide = Math.min(document.getElementById("tree").clientWidth - 110, 64 * Math.max(within.length, 3));
+  span(figure.x_range, -0.6, within.length - 0.4);
+  span(figure.y_range, -0.6, top + 0.4);
+  const names = within.map((token) => sentence.tokens[token]);
+  label(figure.below[0], namesThatFit(names, heights, figure.x_range, wide, 12), 12);
+  label(figure.left[0], new Map([...sentence.layers.map((layer, row) => [row, `layer ${layer}`]), [top, "top"]]), 12);
+  Object.assign(figure, { frame_width: Math.floor(wide), frame_height: Math.max(150, Math.min(44 * (top + 1), 420)) });
+}

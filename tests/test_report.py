@@ -1,0 +1,299 @@
+"""What the page and the notebook's card hold: the explanation, to the digit, and no text that is taken for HTML."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import re
+import sys
+import zlib
+from dataclasses import replace
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_explanations import made
+
+from captum_attattr import explain
+from captum_attattr.cli import main
+from captum_attattr.report import Report, packing
+from captum_attattr.report.card import card
+from captum_attattr.report.colours import colour, palette
+from captum_attattr.tree import AttributionTree
+
+HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'> & <!-- \u2028"
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the texts of its scripts by type."""
+
+    def __init__(self, source):
+        super().__init__()
+        self.elements, self.scripts, self.words, self.inside = [], [], [], None
+        self.feed(source)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        self.inside = tag
+        if tag == "script":
+            self.scripts.append([dict(attributes), ""])
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+    def handle_data(self, data):
+        if self.inside == "script":
+            self.scripts[-1][1] += data
+        else:
+            self.words.append(data)
+
+    def tags(self, name):
+        return [attributes for tag, attributes in self.elements if tag == name]
+
+    def sentences(self):
+        return [json.loads(text) for attributes, text in self.scripts if attributes.get("class") == "sentence"]
+
+
+def unpacked(packed, shape):
+    """As the page does it."""
+    numbers = np.frombuffer(zlib.decompress(base64.b64decode(packed["numbers"])), "<i2").reshape(shape)
+    return torch.from_numpy(numbers * np.array(packed["scales"]).reshape(*shape[:2], 1, 1))
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    explanation = made(6)
+    tokens = ["<s>", *explanation.tokens[1:3], HOSTILE, "&lt;", "</s>"]
+    return replace(explanation, text=HOSTILE, text_pair=HOSTILE, tokens=tokens, labels=["bad", HOSTILE])
+
+
+# What the page holds
+
+
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_matrices_are_packed_to_half_a_step(count):
+    matrices = made(count).attributions
+    packed = packing.pack(matrices)
+    steps = matrices.abs().amax((2, 3)).double() / 32767
+    assert packed["scales"] == pytest.approx(steps.flatten().tolist())
+    error = (unpacked(packed, matrices.shape) - matrices).abs().amax((2, 3))
+    assert bool((error <= 0.501 * steps).all())
+
+
+def test_a_head_of_zeros_and_heads_of_other_sizes_keep_their_own_scales():
+    matrices = torch.stack([torch.zeros(2, 2), torch.full((2, 2), 1e-30), torch.full((2, 2), -1e20)])[None]
+    torch.testing.assert_close(unpacked(packing.pack(matrices), matrices.shape).float(), matrices)
+
+
+def test_the_page_holds_the_explanation():
+    explanation = explain("A warm film, a funny film.", text_pair="Is it?", layers=[1, 4], n_steps=4)
+    (page,) = Page(Report(explanation).html).sentences()
+    shape = explanation.attributions.shape
+    for name, matrices in (("shares", explanation.attributions), ("attention", explanation.attention)):
+        bound = float(matrices.abs().max()) / 32767
+        torch.testing.assert_close(unpacked(page[name], shape).float(), matrices, rtol=0, atol=bound)
+    for name, value in {
+        "text": explanation.text, "pair": "Is it?", "tokens": explanation.tokens, "names": explanation.token_names,
+        "special": explanation.special, "layers": [1, 4], "heads": 12, "labels": ["negative", "positive"],
+        "prediction": explanation.prediction, "target": explanation.target, "output": explanation.output,
+        "baseline": explanation.baseline_output.tolist(), "delta": explanation.delta.tolist(),
+        "second": explanation.tokens.index("is"),
+    }.items():  # fmt: skip
+        assert page[name] == value, name
+    assert page["settings"]["method"] == "gausslegendre"
+    assert f"torch {torch.__version__}" in page["settings"]["versions"]
+
+
+def test_the_page_holds_the_trees():
+    explanation = explain("How old are you?", text_pair="What is your age?", n_steps=4)
+    trees = packing.sentence(explanation)["trees"]
+    assert list(trees) == [str(threshold) for threshold in packing.THRESHOLDS]
+    for threshold, edges in trees.items():
+        tree = AttributionTree(explanation, tau=float(threshold))
+        assert [tuple(edge[:5]) for edge in edges] == [tuple(edge) for edge in tree.edges]
+        assert [edge for *edge, crosses in edges if crosses] == [list(edge) for edge in tree.crossing_edges]
+    assert len(trees["0.1"]) >= len(trees["0.9"])
+
+
+def test_a_single_token_has_no_tree():
+    trees = packing.sentence(replace(made(3), **_first_token_only(made(3))))["trees"]
+    assert set(map(len, trees.values())) == {0}
+
+
+def _first_token_only(explanation):
+    matrices = {name: getattr(explanation, name)[..., :1, :1] for name in ("attributions", "attention")}
+    return {**matrices, "tokens": ["film"], "special": [False]}
+
+
+def test_on_the_joint_path_there_is_one_sum():
+    explanation = replace(made(4), delta=torch.zeros(1), settings={"output": "logit", "path": "joint"})
+    page = packing.sentence(explanation)
+    assert page["norms"] == pytest.approx([float(explanation.attributions.norm())])
+    assert len(page["baseline"]) == len(page["delta"]) == 1
+
+
+def test_several_sentences_are_held_in_order():
+    pages = Page(Report([made(4), made(5), made(3)]).html).sentences()
+    assert [len(page["tokens"]) for page in pages] == [4, 5, 3]
+
+
+# No text is taken for HTML, nothing comes from outside
+
+
+def test_text_stays_text(hostile):
+    page = Page(Report(hostile, title=HOSTILE).html)
+    assert len(page.tags("script")) == 5
+    assert page.tags("img") == []
+    assert [attributes["data-name"] for attributes in page.tags("script") if "data-name" in attributes] == [
+        f"{HOSTILE} | {HOSTILE}"
+    ]
+    (sentence,) = page.sentences()
+    assert sentence["tokens"] == hostile.tokens
+    assert sentence["text"] == sentence["pair"] == sentence["labels"][1] == HOSTILE
+    assert "".join(page.words).count(HOSTILE) == 2  # the title, and the heading
+
+
+def test_only_the_page_s_own_scripts_may_run_and_nothing_may_be_fetched(hostile):
+    page = Page(Report(hostile).html)
+    (policy,) = [meta["content"] for meta in page.tags("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    programs = [text for attributes, text in page.scripts if attributes.get("type") != "application/json"]
+    allowed = [f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'" for text in programs]
+    assert policy.split("; ") == [
+        "default-src 'none'", "img-src data: blob:", "style-src 'unsafe-inline'", f"script-src {' '.join(allowed)}",
+    ]  # fmt: skip
+    assert len(allowed) == 2
+    assert not [attributes for _, attributes in page.elements if attributes.keys() & {"src", "href"}]
+
+
+# Saving and showing
+
+
+def test_a_page_is_saved_in_a_new_folder(tmp_path):
+    explanation = made(4)
+    path = explanation.to_html(tmp_path / "new" / "page.html")
+    assert path.read_text(encoding="utf-8") == Report(explanation).html
+    assert Report([explanation]).save(str(tmp_path / "other.html")).read_bytes() == path.read_bytes()
+
+
+def test_in_a_notebook_the_page_stands_in_a_frame_of_its_own(hostile):
+    report = Report(hostile)
+    (frame,) = Page(report._repr_html_()).elements
+    assert frame[0] == "iframe"
+    assert frame[1]["srcdoc"] == report.html
+
+
+def test_what_cannot_be_written_is_said(tmp_path):
+    with pytest.raises(ValueError, match="The report cannot be written to"):
+        made(3).to_html(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ([], ValueError, "at least one explanation, got an empty list"),
+        ([None], TypeError, r"as explain\(\) gives them; got a NoneType"),
+        ("A film.", TypeError, "got a str"),
+    ],
+)
+def test_a_report_of_something_else(given, error, message):
+    with pytest.raises(error, match=message):
+        Report(given)
+
+
+def test_without_bokeh_the_error_says_what_to_install_and_the_card_is_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bokeh.resources", None)
+    with pytest.raises(ImportError, match=r"pip install 'captum-attattr\[report\]'"):
+        made(3).to_html("page.html")
+    assert made(3)._repr_html_().startswith("<div")
+
+
+# The card
+
+
+def test_the_card_says_what_the_explanation_says():
+    explanation = replace(made(5), layers=[1, 4, 7])
+    page = Page(card(explanation))
+    tokens = [span for span in page.tags("span") if "receives" in span.get("title", "")]
+    scores = explanation.token_scores()
+    assert [span["title"] for span in tokens] == [f"receives {score:+.4f}" for score in scores.tolist()]
+    strongest = int(scores.abs().argmax())
+    assert f"background: {colour(1 if scores[strongest] > 0 else -1)}" in tokens[strongest]["style"]
+    heads = {cell["title"] for cell in page.tags("td") if "title" in cell}
+    assert heads == {
+        f"layer {layer}, head {head}: {score:+.4f}"
+        for layer, row in zip(explanation.layers, explanation.head_scores().tolist(), strict=True)
+        for head, score in enumerate(row)
+    }
+    for pair in explanation.top_pairs(6):
+        assert f"{pair.score:+.4f}" in page.words
+    assert "good" in page.words
+
+
+def test_text_in_the_card_stays_text(hostile):
+    page = Page(card(hostile))
+    assert {tag for tag, _ in page.elements} == {"div", "b", "span", "table", "tr", "td"}
+    assert "".join(page.words).count(HOSTILE) >= 2
+
+
+def test_the_card_of_a_regression_model_and_of_nothing_at_all():
+    explanation = made(3, scale=0.0)
+    alone = replace(explanation, labels=["LABEL_0"], probabilities=torch.tensor([0.7]), target=0, output=0.7)
+    assert "<b>0.7000</b>" in card(alone)
+    assert "Strongest pairs" not in card(explanation)
+
+
+def test_the_card_stays_small():
+    assert len(card(made(128, layers=12, heads=12))) < 80_000
+    assert "layer 3, head 1" not in card(made(4, layers=32, heads=32))
+
+
+def test_the_palette_is_signed_and_white_at_zero():
+    colours = [tuple(int(name[i : i + 2], 16) for i in (1, 3, 5)) for name in palette(41)]
+    assert colours[20] == (255, 255, 255)
+    assert all(red > blue for red, _, blue in colours[:19])
+    assert all(blue > red for red, _, blue in colours[22:])
+    assert colour(-9) == palette()[0]
+    assert re.fullmatch(r"#[0-9a-f]{6}", html.unescape(colour(0.3)))
+
+
+# From the command line
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Run ``captum-attattr explain`` in a folder of its own: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words):
+        code = main(["explain", "A warm film.", "Dull, a film!", "--steps", "2", "--output", "answers", *words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_the_command_writes_one_page_for_all_texts(command):
+    code, out, _ = command("--html")
+    assert code == 0
+    assert out.count("  page     answers/explanations.html\n") == 2
+    pages = Page(Path("answers/explanations.html").read_text(encoding="utf-8")).sentences()
+    assert [page["text"] for page in pages] == ["A warm film.", "Dull, a film!"]
+    code, out, _ = command("--html", "--json")
+    assert [answer["files"]["page"] for answer in json.loads(out)] == ["answers/explanations.html"] * 2
+
+
+def test_the_command_says_what_to_install_before_it_starts(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bokeh.resources", None)
+    code, out, err = command("--html")
+    assert (code, out) == (2, "")
+    assert "pip install 'captum-attattr[report]'" in err
+    assert list(Path("answers").iterdir()) == []
+
+
+def test_without_the_flag_there_is_no_page(command):
+    _, out, _ = command()
+    assert "page" not in out
+    assert {path.suffix for path in Path("answers").iterdir()} == {".png", ".safetensors"}
