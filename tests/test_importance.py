@@ -136,7 +136,7 @@ DIRECT = {
 @pytest.mark.parametrize("name", DIRECT)
 def test_the_measure_is_its_formula(family, name):
     c = case(family, batch=3)
-    measure = AttAttr(MEASURES[name].reduction, n_steps=20) if name.startswith("attattr") else name
+    measure = AttAttr(MEASURES[name].reduction, tolerance=None) if name.startswith("attattr") else name
     expected = torch.stack([layer.detach() for layer in DIRECT[name](c)], 1)  # (B, L, H)
     found = importance(c, measure)
     tolerance = {"rtol": max(1e-6, 10 * family.digits), "atol": 1e-7}
@@ -144,6 +144,12 @@ def test_the_measure_is_its_formula(family, name):
     torch.testing.assert_close(found.standard_deviation, expected.std(0), **tolerance)
     assert found.examples == 3
     assert name == "ablation_accuracy" or found.scores.abs().max() > 1e-3
+
+
+def test_the_tolerance_of_attattr_is_kept():
+    c = case(BERT, batch=3)
+    exact, found = importance(c, AttAttr(tolerance=None)), importance(c, AttAttr(tolerance=0.01))
+    assert 0 < (found.scores - exact.scores).abs().max() < 0.01 * exact.scores.max()
 
 
 @pytest.mark.parametrize("name", DIRECT)
