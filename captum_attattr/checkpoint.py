@@ -78,13 +78,15 @@ class Checkpoint:
 
     Attributes:
         batches: How many batches are behind it.
+        examples: How many examples they hold.
         moments: What was gathered from them.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any], state: Mapping[str, Any] | None) -> None:
         self._path, self._settings = path, settings
         self.batches: int = 0 if state is None else state["batches"]
-        self._digest: str | None = None if state is None else state["digest"]
+        self.examples: int = 0 if state is None else state["examples"]
+        self._digest: str = str(Digest()) if state is None else state["digest"]
         found = None if state is None else state["moments"]
         self.moments = None if found is None else Moments.from_state_dict(found)
 
@@ -106,33 +108,45 @@ class Checkpoint:
         raise_together(error)
         return cls(own, settings, state)
 
-    def check(self, number: int, digest: Digest) -> None:
-        """Make sure that the batches so far, up to this number, are those that were counted.
+    def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
+        """Make sure that the batches so far are those that were counted.
+
+        Args:
+            batches: How many there were so far.
+            digest: Of all of them.
+            ended: Whether there are no more.
 
         Raises:
-            ValueError: They are not.
+            ValueError: They are not, or there are fewer.
         """
-        if number + 1 == self.batches and str(digest) != self._digest:
+        if (batches == self.batches and str(digest) != self._digest) or (ended and batches < self.batches):
             raise ValueError(
                 f"{self._path} is of a run over other data: the first {self.batches} batches were not these. Give the "
                 "same data, in the same order (a DataLoader that shuffles gives another), or delete it to start anew."
             )
 
-    def write(self, batches: int, digest: Digest, moments: Moments | None) -> None:
+    def write(self, batches: int, count: int, digest: Digest, moments: Moments | None) -> None:
         """Replace the file in one step, so that whenever the process ends a whole state is there.
+
+        Args:
+            batches: How many batches there were so far, this process's and others'.
+            count: How many examples the last of them held.
+            digest: Of all of them.
+            moments: What this process has gathered.
 
         Raises:
             ValueError: It cannot be written.
         """
         if self._path is None:
             return
+        self.examples += count
         gathered = None if moments is None else moments.state_dict()
-        state = {"settings": self._settings, "batches": batches, "digest": str(digest), "moments": gathered}
+        state = {"settings": self._settings, "batches": batches, "examples": self.examples, "digest": str(digest)}
         part = self._path.with_name(self._path.name + ".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with open(part, "w", encoding="utf-8") as file:
-                json.dump(state, file)
+                json.dump({**state, "moments": gathered}, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, self._path)
@@ -145,8 +159,8 @@ def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         before = dict(state["settings"])
-        _ = state["batches"] + 0, state["digest"], state["moments"]
-    except FileNotFoundError:
+        _ = state["batches"] + state["examples"], state["digest"], state["moments"]
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew.") from error

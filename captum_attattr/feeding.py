@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from captum_attattr.checkpoint import Digest
 from captum_attattr.classifier import Classifier
 from captum_attattr.examples import Example, label_numbers
 
@@ -28,6 +29,8 @@ class Feed:
     """How many examples there are, where that is known."""
     function: Callable[..., Any] | None = None
     """Gives the logits for the inputs in order; None: the model itself."""
+    fingerprint: str | None = None
+    """Of the whole data, where they are known beforehand."""
 
 
 def feed(data: Any, model: Any, tokenizer: Any, batch_size: int) -> Feed:
@@ -67,7 +70,9 @@ def _has_items(data: Any) -> bool:
 
 def _check_not_dealt_out(loader: Any) -> None:
     """Every process must be given all batches: of a loader that gives each its own, most would be left out."""
-    if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith("accel"):
+    if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith(
+        "accelerate."
+    ):
         raise ValueError(
             "This DataLoader gives each process its own part already (and repeats examples to make the parts equal). "
             "Give each process the same plain DataLoader: the batches are dealt out here, none twice."
@@ -100,7 +105,9 @@ def _of_texts(data: Sequence[Any], model: Any, tokenizer: Any, batch_size: int) 
         for batch in classifier.batches([example.text for example in examples], pairs, batch_size):
             yield batch.inputs, None if labels is None else [labels[place] for place in batch.places]
 
-    return Feed(batches(), len(examples), classifier.outputs)
+    digest = Digest()
+    digest.add([(example.text, example.text_pair, example.label) for example in examples])
+    return Feed(batches(), len(examples), classifier.outputs, str(digest))
 
 
 def _example(given: Any) -> Example:

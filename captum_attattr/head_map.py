@@ -11,7 +11,6 @@ from captum.attr import visualization
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from captum_attattr.ranking import Importance
@@ -66,17 +65,17 @@ def visualize_head_importance(
     signed = bool((present < 0).any())
     if plt_fig_axis is None:
         plt_fig_axis = _new(fig_size or _size(scores), use_pyplot)
-    # Captum divides by the largest magnitude and refuses a map of nothing: it is given one that it leaves as it is.
+    # Captum refuses a map of nothing, and scales what it is given: the scores themselves are put in afterwards.
     shown = present / reach if present.any() else np.ones_like(present)
     figure, axes = visualization.visualize_image_attr(
-        shown, sign="all" if signed else "positive", plt_fig_axis=plt_fig_axis, outlier_perc=0, use_pyplot=False,
+        shown, sign="all" if signed else "positive", plt_fig_axis=plt_fig_axis, use_pyplot=False,
         cmap=cmap or (_SIGNED if signed else _POSITIVE), title=_title(importance) if title is None else title,
     )  # fmt: skip
     image = axes.images[-1]
     image.set_data(np.ma.masked_invalid(scores))
     image.set_clim(-reach if signed else 0, reach)
     image.set_cmap(image.get_cmap().with_extremes(bad=_MISSING))
-    _label(axes)
+    _label(axes, scores)
     if show_colorbar:
         figure.colorbar(image, ax=axes, label=_unit(importance), fraction=0.05, pad=0.03)
     if use_pyplot:
@@ -107,12 +106,11 @@ def _size(scores: np.ndarray) -> tuple[float, float]:
     return max(5.0, cell * heads + 1.8), max(2.2, cell * layers + 1.1)
 
 
-def _label(axes: Axes) -> None:
-    """Numbers at the sides again, whole ones only, and as many as there is room for."""
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_ticks_position("default")
-        axis.set_major_locator(MaxNLocator(nbins=16, integer=True, min_n_ticks=1))
-        axis.set_major_formatter(lambda value, _: f"{value:.0f}")
+def _label(axes: Axes, scores: np.ndarray) -> None:
+    """Numbers at the sides again, as many as there is room for."""
+    layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
+    axes.set_xticks(heads, [str(head) for head in heads])
+    axes.set_yticks(layers, [str(layer) for layer in layers])
     axes.xaxis.set_ticks_position("bottom")
     axes.yaxis.set_ticks_position("left")
     axes.set(xlabel="head", ylabel="layer")

@@ -19,7 +19,7 @@ from captum_attattr.feeding import LABELS, feed
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
 from captum_attattr.moments import Moments, merge
-from captum_attattr.outputs import Seen, count_of, examples_of, output_of
+from captum_attattr.outputs import Examples, Seen, count_of, examples_of, output_of
 from captum_attattr.processes import check_agreement, gathered, rank_and_size
 from captum_attattr.ranking import Importance
 
@@ -133,23 +133,25 @@ class HeadImportance:
         rank, size = rank_and_size()
         fed = feed(data, self._model, tokenizer, batch_size)
         facts = {} if checkpoint is None and size == 1 else self._facts()
+        facts |= {"batch size": batch_size, "number of examples": fed.count, "data": fed.fingerprint}
         check_agreement(facts)
-        facts |= {"batch size": batch_size, "number of examples": fed.count, "number of processes": size}
-        state = Checkpoint.open(checkpoint, facts)
+        state = Checkpoint.open(checkpoint, {**facts, "number of processes": size})
         self._moments = state.moments or self._moments
         done, digest = state.batches, Digest()
         title = f"Heads by {self.measure.name}"
-        with tqdm(total=fed.count, desc=title, unit="example", disable=not show_progress or rank > 0) as bar:
-            for number, (batch, labels) in enumerate(fed.batches):
+        disable = not show_progress or rank > 0
+        with tqdm(initial=state.examples, total=fed.count, desc=title, unit="example", disable=disable) as bar:
+            batches = 0
+            for batches, (batch, labels) in enumerate(fed.batches, 1):
                 digest.add((batch, labels))
-                if number < done:
-                    state.check(number, digest)
-                    bar.initial += count_of(batch)  # what an earlier run did says nothing about the time left
-                else:
-                    if number % size == rank:
-                        self._add(batch, labels, fed.function)
-                    state.write(number + 1, digest, self._moments)
+                if batches <= done:
+                    state.check(batches, digest)
+                    continue
+                if batches % size == rank:
+                    self._add(batch, labels, fed.function)
+                state.write(batches, count_of(batch), digest, self._moments)
                 bar.update(count_of(batch))
+        state.check(batches, digest, ended=True)
         check_agreement({"data": str(digest)})
         return self._computed()
 
@@ -199,18 +201,22 @@ class HeadImportance:
         seen = self._seen = self._seen or Seen.of(examples)
         count = len(examples.inputs[0])
         target = None if self._target == "predicted" and seen.labels != 1 else seen.checked(labels, count)
-        scores = self.measure.scores(replace(examples, layers=seen.layers, labels=target))
-        self._moments = merge((self._moments, Moments.of(self._in_place(scores, seen.layers))))
+        scores = self._in_place(replace(examples, layers=seen.layers, labels=target))
+        self._moments = merge((self._moments, Moments.of(scores)))
 
-    def _in_place(self, scores: Sequence[Tensor], layers: Sequence[nn.Module]) -> Tensor:
-        """(B, L, H) of the layers' scores, each head at its number in the unpruned model, NaN where there is none."""
-        numbers = [HeadNumbers.of(layer) for layer in layers]
-        shape = (len(scores[0]), len(numbers), max(layer.total for layer in numbers))
+    def _in_place(self, examples: Examples) -> Tensor:
+        """Scores (B, L, H), each head at its number in the unpruned model, NaN where there is none any more."""
+        numbers = [HeadNumbers.of(layer) for layer in examples.layers]
+        shape = (len(examples.inputs[0]), len(numbers), max(layer.total for layer in numbers))
         grid = torch.full(shape, math.nan, dtype=torch.float64)
-        for place, (layer, values) in enumerate(zip(numbers, scores, strict=True)):
+        places = [place for place, layer in enumerate(numbers) if layer.remaining]
+        if not places:
+            raise ValueError("All heads of these layers were pruned away: there is nothing to measure.")
+        examples = replace(examples, layers=[examples.layers[place] for place in places])
+        for place, values in zip(places, self.measure.scores(examples), strict=True):
             if not torch.isfinite(values).all():
                 raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
-            grid[:, place, list(layer.remaining)] = values.detach().to("cpu", torch.float64)
+            grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)
         return grid
 
     def _check_first(self, checkpoint: Any) -> None:

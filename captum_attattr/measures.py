@@ -21,9 +21,9 @@ Another measure is another subclass of :class:`Measure`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 import torch
@@ -55,7 +55,7 @@ class Measure(ABC):
 
     def settings(self) -> dict[str, Any]:
         """What another run must have the same of, in plain types."""
-        return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
+        return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
 
 def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
@@ -70,13 +70,15 @@ class AttAttr(Measure):
 
     Args:
         reduction: See above.
-        n_steps: Evaluations on the path; Gauss-Legendre needs few.
-        method: Rule of integration.
+        n_steps: Evaluations on the path, at most.
+        method: Rule of integration; not used with a tolerance.
+        tolerance: Relative error to keep; None takes all steps.
     """
 
     reduction: Literal["max", "sum", "absolute"] = "max"
-    n_steps: int = 8
+    n_steps: int = 20
     method: str = "gausslegendre"
+    tolerance: float | None = 0.01
 
     def __post_init__(self) -> None:
         """Check the reduction; the rule is checked where it is used."""
@@ -100,15 +102,16 @@ class AttAttr(Measure):
         """Signed sum, sum of magnitudes or largest entry of each head's attribution."""
         method = SelfAttentionAttribution(examples.outputs_of, examples.layers)
         first, *rest = examples.inputs
-        shares = method.attribute(
-            first, target=target, additional_forward_args=tuple(rest), n_steps=self.n_steps, method=self.method
+        scores: list[Tensor] = method.attribute(
+            first,
+            target=target,
+            additional_forward_args=tuple(rest),
+            n_steps=self.n_steps,
+            method=self.method,
+            tolerance=self.tolerance,
+            reduce=self.reduction,
         )
-        reduce: dict[str, Callable[[Tensor], Tensor]] = {
-            "max": lambda share: share.amax((-2, -1)),
-            "sum": lambda share: share.sum((-2, -1)),
-            "absolute": lambda share: share.abs().sum((-2, -1)),
-        }
-        return [reduce[self.reduction](share) for share in shares]
+        return scores
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Several processes at one job: which part is mine, what the others have, and whether we mean the same.
 
-It uses the process group that is there, of ``torchrun``, Accelerate or Ray Train, over gloo or nccl, and makes none.
+It uses the process group that is there, whether Accelerate, Ray Train or the user's own script set it up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 
@@ -16,6 +19,23 @@ def rank_and_size() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """For a command: join the other processes if ``torchrun`` started this one; which device is this process's."""
+    place = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
+    if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
+        yield device
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def gathered(value: Any) -> list[Any]:

@@ -9,12 +9,14 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from captum_attattr.cli import explain, triggers
+from captum_attattr.cli import explain, heads, prune, triggers
 
-_COMMANDS = (explain, triggers)
+_COMMANDS = (explain, heads, prune, triggers)
 
 _EPILOG = """examples:
   captum-attattr explain "The plot was interesting but the execution was poor."
+  captum-attattr heads --data reviews.tsv
+  captum-attattr prune --importance heads/heads.json --keep 0.5
   captum-attattr triggers --data reviews.tsv --attack reviews.tsv
 
 captum-attattr COMMAND --help says what a command takes, with more examples.

@@ -1,0 +1,413 @@
+"""How far a classifier's accuracy survives as its heads are removed, in the order that each measure gives.
+
+    python benchmarks/pruning.py --data FOLDER
+
+The experiment of Hao et al. (AAAI 2021, section 5) on the bundled model. FOLDER holds SST-2 as ``test.tsv`` (the
+official validation set, whole sentences: accuracy is taken on it) and ``dev.tsv`` (a part of the training set that the
+model was not trained on: importance is taken on whole sentences of it), columns sentence and label.
+
+Every result is kept in ``pruning.state.json`` as soon as it is there: give the same command again to go on. When all
+are there, ``pruning.json``, ``pruning.md`` and ``pruning.png`` are written and the state is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import itertools
+import json
+import os
+import random
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pruning_report import write_report
+from scipy.stats import spearmanr
+from speed import environment
+from tqdm import tqdm
+
+from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.checkpoint import model_fingerprint
+from captum_attattr.classifier import Batch, Classifier
+from captum_attattr.examples import Example, label_numbers, read_examples
+from captum_attattr.importance import HeadImportance
+from captum_attattr.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
+from captum_attattr.outputs import Examples
+from captum_attattr.pruning import prune_heads
+from captum_attattr.ranking import Importance
+
+RESULTS = Path(__file__).parent / "results"
+# Four Gauss-Legendre steps: what that costs in accuracy is measured below, "steps".
+MEASURES: dict[str, Measure] = {
+    "attattr": AttAttr(n_steps=4),
+    "taylor": Taylor(),
+    "attention": Attention(),
+    "ablation": Ablation(),
+}
+# Attention does not ask what the output is.
+PREDICTED = ("attattr", "taylor", "ablation")
+LEVELS = range(11)
+CHUNK = 10
+Head = tuple[int, int]
+
+
+class Store:
+    """Results by name in a file that is replaced in one step after each, and read again by the next run."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], about: int) -> None:
+        self.path, self.settings = path, settings
+        self.results: dict[str, Any] = {}
+        if path.exists():
+            found = json.loads(path.read_text())
+            if found["settings"] != settings:
+                raise SystemExit(f"{path} is of a run with other settings: give the same ones, or delete it.")
+            self.results = found["results"]
+        self.bar = tqdm(initial=len(self.results), total=about, unit="result", smoothing=0.05)
+
+    def get(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of that name, computed where it is not known yet."""
+        if name not in self.results:
+            self.bar.set_description(name[:24])
+            self.results[name] = json.loads(json.dumps(compute()))
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps({"settings": self.settings, "results": self.results}))
+            os.replace(part, self.path)
+            self.bar.update()
+        return self.results[name]
+
+
+@dataclass
+class Kept(Measure):
+    """Another measure, whose scores of single examples are kept."""
+
+    inner: Measure
+    rows: list[torch.Tensor]
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def scores(self, examples: Examples) -> list[torch.Tensor]:
+        found = self.inner.scores(examples)
+        self.rows += [torch.cat(row) for row in zip(*(layer.double() for layer in found), strict=True)]
+        return found
+
+
+@dataclass
+class Task:
+    """The model, the sentences, and what is known so far."""
+
+    classifier: Classifier
+    test: list[Example]
+    other: list[Example]
+    count: int
+    """How many of the other sentences the importance is taken on."""
+    store: Store
+
+    def __post_init__(self) -> None:
+        self.lengths = [len(self.classifier.tokenizer(example.text)["input_ids"]) for example in self.other]
+        texts = [example.text for example in self.test]
+        self.batches: list[Batch] = list(self.classifier.batches(texts, None, 32))
+        self.labels = label_numbers(self.test, self.classifier.labels)
+        self.grid = [(layer, head) for layer in range(self.layers) for head in range(self.heads)]
+
+    @property
+    def model(self) -> Any:
+        return self.classifier.model
+
+    @property
+    def layers(self) -> int:
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def heads(self) -> int:
+        return int(self.model.config.num_attention_heads)
+
+    def without(self, heads: Iterable[Head]) -> Any:
+        """A copy of the model with these heads cut out, which is the model with them masked, and faster."""
+        return prune_heads(copy.deepcopy(self.model), sorted(heads)).eval()
+
+    def right(self, removed: Sequence[Head]) -> np.ndarray:
+        """Which test sentences are classified right without these heads."""
+        name = "right " + hashlib.sha256(repr(sorted(removed)).encode()).hexdigest()[:16]
+
+        def compute() -> str:
+            model, right = self.without(removed), np.zeros(len(self.test), dtype=bool)
+            with torch.inference_mode():
+                for batch in self.batches:
+                    found = model(**dict(zip(self.classifier.input_names, batch.inputs, strict=True))).logits.argmax(-1)
+                    for place, label in zip(batch.places, found.tolist(), strict=True):
+                        right[place] = label == self.labels[place]
+            return np.packbits(right).tobytes().hex()
+
+        bits = np.frombuffer(bytes.fromhex(self.store.get(name, compute)), dtype=np.uint8)
+        return np.unpackbits(bits)[: len(self.test)].astype(bool)
+
+    def scores(self, measure: Measure, wanted: range, target: str = "gold", removed: Sequence[Head] = ()) -> np.ndarray:
+        """Scores (sentence, layers, heads) of single sentences in their order, NaN for removed heads."""
+        gone = hashlib.sha256(repr(sorted(removed)).encode()).hexdigest()[:8] if removed else "none"
+        # Sentences of like length go together, so that nothing is padded for long.
+        order = sorted(wanted, key=lambda place: self.lengths[place])
+        there = [layer * self.heads + head for layer, head in self.grid if (layer, head) not in set(removed)]
+        found = np.full((len(wanted), len(self.grid)), np.nan)
+        model: Any = None
+        for start in range(0, len(order), CHUNK):
+            places = order[start : start + CHUNK]
+
+            def compute(places: Sequence[int] = places) -> list[list[float]]:
+                nonlocal model
+                model = self.without(removed) if model is None else model
+                kept = Kept(measure, [])
+                scorer = HeadImportance(model, measure=kept, target=target)
+                scorer.run([self.other[place] for place in places], tokenizer=self.classifier.tokenizer)
+                return [row.tolist() for row in kept.rows]
+
+            name = f"importance {measure.name} {target} {gone} {wanted} {start}"
+            rows = np.array([place - wanted.start for place in places])
+            found[np.ix_(rows, there)] = self.store.get(name, compute)
+        return found.reshape(len(wanted), self.layers, self.heads)
+
+    def importance(self, measure: Measure, target: str = "gold", removed: Sequence[Head] = ()) -> np.ndarray:
+        """Mean scores (layers, heads) over the sentences of the experiment."""
+        mean: np.ndarray = self.scores(measure, range(self.count), target, removed).mean(0)
+        return mean
+
+
+def whole_sentences(examples: list[Example]) -> list[Example]:
+    """SST-2's training set holds phrases, too: ten words or more, and a full stop at the end, are a sentence."""
+    return [e for e in examples if len(e.text.split()) >= 10 and e.text.split()[-1] in (".", "!", "?")]
+
+
+def order_of(scores: np.ndarray, normalized: bool) -> list[Head]:
+    """Heads from the least important on."""
+    importance = Importance(torch.from_numpy(scores), torch.zeros(scores.shape), 1, "", {})
+    return importance.lowest(scores.size, "l2" if normalized else None)
+
+
+# The curves
+
+
+def curve(task: Task, order: Sequence[Head]) -> dict[str, Any]:
+    """Which sentences are right at each level, and how many heads go before one point of accuracy is lost."""
+    counts = [round(level / 10 * len(order)) for level in LEVELS]
+    right = np.stack([task.right(order[:count]) for count in counts])
+    accuracy = right.mean(1)
+    fails = next((place for place in LEVELS if accuracy[place] < accuracy[0] - 0.01), len(LEVELS))
+    free = counts[fails - 1]
+    # Between the last level that holds and the first that does not, head by head.
+    while free < len(order) and task.right(order[: free + 1]).mean() >= accuracy[0] - 0.01:
+        free += 1
+    return {"right": right, "accuracy": accuracy.tolist(), "heads_removed": counts, "free": free}
+
+
+def recomputed_order(task: Task) -> list[Head]:
+    """Attattr taken anew after every tenth of the heads, of the model as it then is."""
+    order: list[Head] = []
+    for level in LEVELS[1:]:
+        scores = task.importance(MEASURES["attattr"], "gold", order)
+        wanted = round(level / 10 * len(task.grid)) - len(order)
+        order += sorted((head for head in task.grid if head not in order), key=lambda head: scores[head])[:wanted]
+    return order
+
+
+def curves(task: Task, seeds: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for normalized, (name, measure) in itertools.product((False, True), MEASURES.items()):
+        found[name + ", layers normalised" * normalized] = curve(task, order_of(task.importance(measure), normalized))
+    for seed in range(seeds):
+        scorer = HeadImportance(task.model, measure=Random(seed))
+        scores = scorer.run(task.other[:1], tokenizer=task.classifier.tokenizer).scores.numpy()
+        found[f"random {seed}"] = curve(task, order_of(scores, False))
+    found["attattr, recomputed"] = curve(task, recomputed_order(task))
+    for name in PREDICTED:
+        scores = task.importance(MEASURES[name], "predicted")
+        found[f"{name}, predicted label"] = curve(task, order_of(scores, False))
+    return found
+
+
+def against(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """Accuracy over levels 10% to 90%, one order's minus another's on the same sentences, with its standard error."""
+    difference = one[1:10].mean(0) - other[1:10].mean(0)
+    return {"mean": float(difference.mean()), "error": float(difference.std(ddof=1) / len(difference) ** 0.5)}
+
+
+def top_of_each_layer(task: Task, k: int) -> dict[str, float]:
+    """Accuracy with only the k most important heads of each layer."""
+    found = {}
+    for name, measure in MEASURES.items():
+        scores = torch.from_numpy(task.importance(measure))
+        removed = Importance(scores, torch.zeros_like(scores), task.count, name, {}).outside_top(k)
+        found[name] = float(task.right(removed).mean())
+    return found
+
+
+# What the rankings are like
+
+
+def agreement(task: Task) -> dict[str, Any]:
+    """Spearman's correlation between the measures, and between gold and predicted label."""
+    gold = {name: task.importance(measure).ravel() for name, measure in MEASURES.items()}
+    predicted = {name: task.importance(MEASURES[name], "predicted").ravel() for name in PREDICTED}
+    return {
+        "between measures": {x: {y: rank_correlation(gold[x], gold[y]) for y in MEASURES} for x in MEASURES},
+        "gold and predicted": {name: rank_correlation(gold[name], predicted[name]) for name in PREDICTED},
+    }
+
+
+def stability(task: Task, sizes: Sequence[int]) -> dict[str, Any]:
+    """Spearman's correlation of rankings by n sentences: with that by all, and of two by n sentences each, none shared.
+
+    Means over all the ways to cut the sentences, in their random order, into runs of n.
+    """
+    found: dict[str, Any] = {}
+    for name, measure in MEASURES.items():
+        parts = [range(task.count), range(task.count, max(sizes))]
+        scores = np.concatenate([task.scores(measure, part) for part in parts if len(part)])
+        scores = scores.reshape(len(scores), -1)
+        found[name] = {}
+        for n in sizes:
+            runs = [scores[start : start + n].mean(0) for start in range(0, len(scores) - n + 1, n)]
+            pairs = list(zip(runs[::2], runs[1::2], strict=False))
+            found[name][str(n)] = {
+                "with all": statistics.mean(rank_correlation(one, scores.mean(0)) for one in runs),
+                "between two": statistics.mean(rank_correlation(*pair) for pair in pairs) if pairs else None,
+            }
+    return found
+
+
+def steps(task: Task, fine: int = 20) -> dict[str, float]:
+    """What few steps change in attattr, on ten sentences, against many."""
+    examples = task.other[:CHUNK]
+
+    def scores(measure: Measure) -> np.ndarray:
+        found: np.ndarray = (
+            HeadImportance(task.model, measure=measure)
+            .run(examples, tokenizer=task.classifier.tokenizer)
+            .scores.numpy()
+        )
+        return found
+
+    few, many = scores(MEASURES["attattr"]), scores(AttAttr(n_steps=fine))
+    return {
+        "few": MEASURES["attattr"].settings()["n_steps"],
+        "many": fine,
+        "rank correlation": rank_correlation(few.ravel(), many.ravel()),
+        "largest difference": float(np.abs(few - many).max() / np.abs(many).max()),
+    }
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(spearmanr(one, other).statistic)
+
+
+def receptive_field(task: Task, strongest: int = 5) -> dict[str, Any]:
+    """Distances |query - key| of each layer's strongest pairs of words, heads summed; and of all pairs of words."""
+    found = []
+    order = sorted(range(task.count), key=lambda place: task.lengths[place])
+    for start in range(0, task.count, CHUNK):
+        some = [task.other[place] for place in order[start : start + CHUNK]]
+        found.append(task.store.get(f"distances {start}", lambda some=some: distances(task, some, strongest)))
+    by_layer = [[d for part in found for d in part["strongest"][layer]] for layer in range(task.layers)]
+    everything = [d for part in found for d in part["all"]]
+    return {
+        "strongest pairs": strongest,
+        "sentences": task.count,
+        "mean distance": [statistics.mean(layer) for layer in by_layer],
+        "median distance": [statistics.median(layer) for layer in by_layer],
+        "next to each other": [statistics.mean(d == 1 for d in layer) for layer in by_layer],
+        "a word and itself": [statistics.mean(d == 0 for d in layer) for layer in by_layer],
+        "mean distance of all pairs": statistics.mean(everything),
+    }
+
+
+def distances(task: Task, examples: list[Example], strongest: int) -> dict[str, Any]:
+    classifier = Classifier(task.model, task.classifier.tokenizer, "probability")
+    layers: list[list[int]] = [[] for _ in range(task.layers)]
+    everything: list[float] = []
+    labels = label_numbers(examples, classifier.labels)
+    for batch in classifier.batches([example.text for example in examples], None, CHUNK):
+        first, *rest = batch.inputs
+        method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
+        target = [labels[place] for place in batch.places]
+        shares = method.attribute(first, target=target, additional_forward_args=tuple(rest), n_steps=4)
+        for row, special in enumerate(batch.special):
+            words = torch.tensor([place for place, is_special in enumerate(special) if not is_special])
+            apart = (words[:, None] - words[None, :]).abs()
+            everything.append(float(apart.double().mean()))
+            for layer, share in enumerate(shares):
+                size = share[row].sum(0)[words][:, words].abs().flatten()
+                layers[layer] += apart.flatten()[size.topk(min(strongest, len(size))).indices].tolist()
+    return {"strongest": layers, "all": everything}
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    classifier = Classifier(args.model, None, "probability")
+    test = read_examples(args.data, "test", labelled=True, limit=args.limit, seed=args.seed)
+    other = whole_sentences(read_examples(args.data, "dev", labelled=True))
+    random.Random(args.seed).shuffle(other)
+    if len(other) < max(args.stability, args.examples):
+        raise SystemExit(f"dev.tsv holds {len(other)} whole sentences: fewer than --examples or --stability.")
+    words = hashlib.sha256(repr((test, other)).encode()).hexdigest()[:16]
+    settings = {
+        "model": classifier.name,
+        "test_sentences": len(test),
+        "importance_examples": args.examples,
+        "stability_examples": args.stability,
+        "seeds": args.seeds,
+        "seed": args.seed,
+        "measures": {name: m.settings() for name, m in MEASURES.items()},
+    }
+    key = {**settings, "data": words, **model_fingerprint(classifier.model)}
+    # Chunks of sentences for the importance, and evaluations, some of which coincide.
+    about = (4 * args.stability + 12 * args.examples) // CHUNK + 13 * (
+        len(MEASURES) * 2 + len(PREDICTED) + args.seeds + 1
+    )
+    store = Store(args.output / "pruning.state.json", key, about)
+    task = Task(classifier, test, other[: max(args.stability, args.examples)], args.examples, store)
+    found = curves(task, args.seeds)
+    chance = np.mean([found[f"random {seed}"]["right"] for seed in range(args.seeds)], axis=0)
+    compared = {
+        x: {y: against(found[x]["right"], found[y]["right"]) for y in found if y != x}
+        | {"random": against(found[x]["right"], chance)}
+        for x in found
+    }
+    return {
+        "settings": settings,
+        "accuracy": found["attattr"]["accuracy"][0],
+        "majority": max(map(task.labels.count, set(task.labels))) / len(test),
+        "curves": {name: {k: v for k, v in one.items() if k != "right"} for name, one in found.items()},
+        "compared": compared,
+        "top 3 of each layer": top_of_each_layer(task, 3),
+        "agreement": agreement(task),
+        "receptive field": receptive_field(task),
+        "steps": store.get("steps", lambda: steps(task)),
+        "stability": stability(task, [n for n in (10, 50, 200, 800) if n <= args.stability]),
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--model", help="classification model with two labels as SST-2 (default: the bundled one)")
+    parser.add_argument("--limit", type=int, help="so many test sentences (default: all)")
+    parser.add_argument("--examples", type=int, default=200, help="sentences for the importance")
+    parser.add_argument("--stability", type=int, default=800, help="sentences for the stability of the rankings")
+    parser.add_argument("--seeds", type=int, default=5, help="random orders")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of sentences")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    figures = measure(args)
+    print(write_report(figures, args.output))
+    (args.output / "pruning.state.json").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""``captum-attattr heads``: how much each head matters over a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from captum_attattr.classifier import Classifier
+from captum_attattr.cli.explain import _count, _printable, _writable
+from captum_attattr.examples import read_examples
+from captum_attattr.head_map import visualize_head_importance
+from captum_attattr.importance import HeadImportance
+from captum_attattr.measures import MEASURES
+from captum_attattr.processes import joined, rank_and_size
+from captum_attattr.ranking import Importance
+
+_EXAMPLES = """examples:
+  captum-attattr heads --data reviews.tsv
+  captum-attattr heads --data sst2 --split dev --limit 200 --measure taylor --output taylor
+  torchrun --nproc-per-node 2 -m captum_attattr.cli heads --data sst2 --limit 800 --measure ablation
+
+FOLDER then holds heads.json, which captum-attattr prune takes, and heads.png. While it runs, what is done is kept there
+in heads.state.json: the same command again goes on where it was broken off.
+"""
+
+# More heads than this do not fit on a line.
+_WIDEST = 16
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "heads",
+        help="how much each head matters over a data set",
+        description="Measure how much each attention head of a text classifier matters, over labelled texts.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data(parser, required=True, split="dev")
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    parser.add_argument(
+        "--measure",
+        choices=MEASURES,
+        default="attattr",
+        metavar="NAME",
+        help=f"{', '.join(MEASURES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target", choices=("gold", "predicted"), default="gold", help="label whose output counts (default: gold)"
+    )
+    parser.add_argument("--logit", action="store_true", help="the label's logit instead of its probability")
+    parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="texts at a time (default: 16)")
+    parser.add_argument("--top", type=_count, default=8, metavar="K", help="how many heads to list (default: 8)")
+    parser.add_argument("--output", metavar="FOLDER", default="heads", help="where files go (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=_heads)
+
+
+def add_data(parser: argparse.ArgumentParser, *, required: bool, split: str) -> None:
+    """Add the options that say which labelled texts to take."""
+    parser.add_argument(
+        "--data",
+        required=required,
+        metavar="FILE_OR_FOLDER",
+        help="labelled texts: a TSV file with the columns 'sentence' and 'label', and 'pair' if there, or a folder",
+    )
+    parser.add_argument("--split", default=split, help="which file of a folder, SPLIT.tsv (default: %(default)s)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="take a random choice of N texts")
+    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
+
+
+def _heads(options: argparse.Namespace) -> None:
+    folder = _writable(options.output)
+    labelled = options.target == "gold"
+    examples = read_examples(options.data, options.split, labelled=labelled, limit=options.limit, seed=options.seed)
+    with joined() as device:
+        classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
+        scorer = HeadImportance(
+            classifier.model.to(device), measure=options.measure, output=classifier.output, target=options.target
+        )
+        state = folder / "heads.state.json"
+        importance = scorer.run(
+            examples,
+            tokenizer=classifier.tokenizer,
+            batch_size=options.batch_size,
+            checkpoint=state,
+            show_progress=sys.stderr.isatty(),
+        )
+        rank, _ = rank_and_size()
+    if rank == 0:
+        _answer(importance, folder, options)
+    # Only now: whatever ends the command before leaves what it did.
+    (state if rank == 0 else Path(f"{state}.{rank}")).unlink(missing_ok=True)
+
+
+def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -> None:
+    saved = importance.save(folder / "heads.json")
+    picture = folder / "heads.png"
+    figure, _ = visualize_head_importance(importance, use_pyplot=False)
+    figure.savefig(picture)
+    if options.json:
+        print(json.dumps({**importance.to_dict(), "files": {"picture": str(picture), "saved": str(saved)}}, indent=2))
+    else:
+        print(_printable(f"{describe(importance, options.top)}\n\n  picture  {picture}\n  saved    {saved}"))
+
+
+def describe(importance: Importance, k: int = 8) -> str:
+    """The answer in words: the map, the heads that matter most and least, with the standard error of each score."""
+    i, settings = importance, importance.settings
+    what = f"{settings['output']} of the {settings['target']} label"
+    lines = [f"importance of heads by {i.measure}, {what}, mean over {i.examples} examples"]
+    if i.scores.shape[1] <= _WIDEST:
+        lines += ["", *_grid(i)]
+    ranking = i.ranking()
+    some = min(k, len(ranking))
+    for title, heads in (("most", ranking[:some]), ("least", ranking[: -some - 1 : -1])):
+        lines += ["", f"  {title} important heads (+- standard error)"]
+        lines += [f"    layer {h.layer:>2}, head {h.head:>2}  {h.score:+.5f} +- {h.error:.5f}" for h in heads]
+    return "\n".join(lines)
+
+
+def _grid(importance: Importance) -> list[str]:
+    """Layers below each other, heads side by side, whole numbers in a power of ten that all share."""
+    scores = importance.scores
+    largest = float(scores.nan_to_num(0).abs().max())
+    power = math.floor(math.log10(largest)) - 2 if largest > 0 else 0
+    rows = [["-" if math.isnan(x) else f"{x / 10.0**power:.0f}" for x in row] for row in scores.tolist()]
+    heads = [str(head) for head in range(scores.shape[1])]
+    width = max(len(word) for row in [heads, *rows] for word in row)
+    head_line = " ".join(f"{head:>{width}}" for head in heads)
+    lines = [f"  in units of 1e{power}, layers down, heads across", f"       {head_line}"]
+    return lines + [f"    {n:>2} {' '.join(f'{word:>{width}}' for word in row)}" for n, row in enumerate(rows)]

@@ -1,0 +1,130 @@
+"""``captum-attattr prune``: cut the least important heads out of a classifier."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from captum_attattr.attention import attention_layers
+from captum_attattr.classifier import Classifier, _quiet
+from captum_attattr.cli.explain import _count, _printable, _writable
+from captum_attattr.cli.heads import add_data
+from captum_attattr.examples import Example, label_numbers, read_examples
+from captum_attattr.masking import HeadNumbers
+from captum_attattr.pruning import prune_heads
+from captum_attattr.pruning_files import save_pruned
+from captum_attattr.ranking import Importance
+
+_EXAMPLES = """examples:
+  captum-attattr prune --importance heads/heads.json --keep 0.5 --output half
+  captum-attattr prune --importance heads/heads.json --top 3 --data reviews.tsv
+  captum-attattr explain "A warm, funny film." --model half
+
+FOLDER then holds the pruned model and its tokenizer; captum_attattr.load_pruned(FOLDER) reads it.
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser's commands."""
+    parser = commands.add_parser(
+        "prune",
+        help="cut the least important heads out",
+        description="Cut the least important attention heads out of a text classifier, and save what is left.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--importance", required=True, metavar="JSON", help="what captum-attattr heads wrote for this model"
+    )
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--keep", type=_share, metavar="SHARE", help="share of the heads to keep, over all layers")
+    wanted.add_argument("--top", type=_count, metavar="K", help="keep the K most important heads of each layer")
+    parser.add_argument(
+        "--normalize", action="store_true", help="divide each layer's scores by their norm before heads are compared"
+    )
+    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    add_data(parser, required=False, split="test")
+    parser.add_argument(
+        "--output", metavar="FOLDER", default="pruned", help="where the model goes (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=_prune)
+
+
+def _share(word: str) -> float:
+    try:
+        share = float(word)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
+    return share
+
+
+def _prune(options: argparse.Namespace) -> None:
+    importance = Importance.load(options.importance)
+    examples = None
+    if options.data is not None:
+        examples = read_examples(options.data, options.split, labelled=True, limit=options.limit, seed=options.seed)
+    folder = _writable(options.output)
+    classifier = Classifier(options.model, None, "probability")
+    model = classifier.model
+    _check_shape(importance, [HeadNumbers.of(layer).total for layer in attention_layers(model)])
+    if options.top is not None:
+        heads = importance.outside_top(options.top)
+    else:
+        heads = importance.lowest(1 - options.keep, "l2" if options.normalize else None)
+    before = _figures(classifier, examples)
+    prune_heads(model, heads)
+    after = _figures(classifier, examples)
+    with _quiet(progress=False):
+        save_pruned(model, folder, classifier.tokenizer)
+    found = {"removed": heads, "before": before, "after": after, "saved": str(folder)}
+    print(json.dumps(found, indent=2) if options.json else _printable(_describe(found, len(examples or []))))
+
+
+def _check_shape(importance: Importance, heads: Sequence[int]) -> None:
+    layers, width = importance.scores.shape
+    if (layers, width) != (len(heads), max(heads)):
+        raise ValueError(
+            f"The importance is of a model with {layers} layers of {width} heads, this one has {len(heads)} of "
+            f"{max(heads)}: measure it with captum-attattr heads on the same --model."
+        )
+
+
+def _figures(classifier: Classifier, examples: Sequence[Example] | None) -> dict[str, Any]:
+    layers = attention_layers(classifier.model)
+    figures: dict[str, Any] = {
+        "heads": sum(len(HeadNumbers.of(layer).remaining) for layer in layers),
+        "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
+    }
+    if examples is not None:
+        figures["accuracy"] = _accuracy(classifier, examples)
+    return figures
+
+
+def _accuracy(classifier: Classifier, examples: Sequence[Example]) -> float:
+    labels = label_numbers(examples, classifier.labels)
+    pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
+    right = 0
+    with torch.inference_mode():
+        for batch in classifier.batches([example.text for example in examples], pairs, 32):
+            found = classifier.outputs(*batch.inputs).argmax(-1).tolist()
+            right += sum(labels[place] == one for place, one in zip(batch.places, found, strict=True))
+    return right / len(examples)
+
+
+def _describe(found: dict[str, Any], examples: int) -> str:
+    before, after = found["before"], found["after"]
+    lines = [
+        f"  heads       {before['heads']} -> {after['heads']}",
+        f"  parameters  {before['parameters']:,} -> {after['parameters']:,} "
+        f"({after['parameters'] / before['parameters'] - 1:+.1%})",
+    ]
+    if "accuracy" in before:
+        lines.append(f"  accuracy    {before['accuracy']:.4f} -> {after['accuracy']:.4f} ({examples} texts)")
+    return "\n".join([*lines, "", f"  saved       {found['saved']}"])
