@@ -40,7 +40,7 @@ def split_by_verdict(
     for word in ("better than", "not told apart from", "worse than"):
         names = [o for o in others if verdict(sample.difference(one, o), lowest=lowest) == word]
         if names:
-            whom = "all the others" if everyone and len(names) == len(others) else listed(names)
+            whom = "all other methods" if everyone and len(names) == len(others) else listed(names)
             clauses.append(f"{word} {whom}")
     return clauses
 
@@ -49,8 +49,7 @@ def token_words(tokens: Samples) -> str:
     methods = list(tokens["aopc"].values)
     ours = [m for m in methods if m.startswith(OURS)]
     others = [m for m in methods if m not in ours and m != "random"]
-    main = tokens["comprehensiveness mask"]
-    best = main.best(ours)
+    best = tokens["comprehensiveness mask"].best(ours)
     words = [_overall(tokens, methods), _reductions(tokens, ours)]
     for measure, lowest in (("comprehensiveness", False), ("sufficiency", True), ("log-odds", True)):
         clauses = split_by_verdict(tokens[f"{measure} mask"], best, others, lowest=lowest, everyone=True)
@@ -58,6 +57,7 @@ def token_words(tokens: Samples) -> str:
     words.append(_ways(tokens, best))
     words.append(_costs(tokens, best))
     words.append(
+        f"(*{best}* was picked as the best of {len(ours)} on these same sentences, the others stand for themselves.) "
         "*leave-one-out* is a control: it measures what the first removal does, and knows nothing of what several "
         "tokens do together."
     )
