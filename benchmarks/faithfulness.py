@@ -101,8 +101,8 @@ def measure(args: argparse.Namespace, file: Path) -> None:
     with_pairs = set(order[: args.pairs])
     subject = Subject(args.model, args.steps)
     with open(file, "a", encoding="utf-8") as lines:
-        if not records:
-            lines.write(json.dumps({"settings": settings_of(args)}) + "\n")
+        # The empty line ends one that an earlier run may have left unfinished.
+        lines.write("\n" if file.stat().st_size else json.dumps({"settings": settings_of(args)}) + "\n")
         for place in tqdm(order, desc="Sentences", unit="sentence"):
             record = records.get(place, {"place": place})
             if "tokens" in record and ("pairs" in record or place not in with_pairs):
@@ -139,7 +139,7 @@ def read_records(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, An
     if not file.is_file():
         return {}
     records = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in filter(None, file.read_text(encoding="utf-8").splitlines()):
         try:
             entry = json.loads(line)
         except json.JSONDecodeError:
@@ -166,6 +166,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--report", action="store_true", help="measure nothing, write the report of what is there")
     args = parser.parse_args()
+    if args.random < 1 or args.pairs < 0:
+        parser.error("--random must be at least 1, --pairs at least 0")
     torch.set_num_threads(args.threads)
     args.output.mkdir(parents=True, exist_ok=True)
     file = args.output / "faithfulness.jsonl"

@@ -35,7 +35,8 @@ class Sample:
         names, table = list(records[0][part]), np.array(rows, dtype=float)
         chance = [place for place, name in enumerate(names) if name.startswith("random ")]
         self.values = {name: table[:, place] for place, name in enumerate(names) if place not in chance}
-        self.values["random"] = table[:, chance].mean(1)
+        if chance:
+            self.values["random"] = table[:, chance].mean(1)
         self._picks = np.random.default_rng(seed).integers(0, len(rows), (RESAMPLES, len(rows)))
 
     def mean(self, method: str) -> Interval:

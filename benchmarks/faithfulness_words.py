@@ -32,13 +32,16 @@ def listed(names: Sequence[str]) -> str:
     return joined([f"*{name}*" for name in names])
 
 
-def split_by_verdict(sample: Any, one: str, others: Sequence[str], *, lowest: bool = False) -> list[str]:
-    """Clauses: better than these, not told apart from those, worse than these."""
+def split_by_verdict(
+    sample: Any, one: str, others: Sequence[str], *, lowest: bool = False, everyone: bool = False
+) -> list[str]:
+    """Clauses: better than these, not told apart from those, worse than these; ``everyone``: there are no others."""
     clauses = []
     for word in ("better than", "not told apart from", "worse than"):
         names = [o for o in others if verdict(sample.difference(one, o), lowest=lowest) == word]
         if names:
-            clauses.append(f"{word} {listed(names)}")
+            whom = "all other methods" if everyone and len(names) == len(others) else listed(names)
+            clauses.append(f"{word} {whom}")
     return clauses
 
 
@@ -46,15 +49,15 @@ def token_words(tokens: Samples) -> str:
     methods = list(tokens["aopc"].values)
     ours = [m for m in methods if m.startswith(OURS)]
     others = [m for m in methods if m not in ours and m != "random"]
-    main = tokens["comprehensiveness mask"]
-    best = main.best(ours)
+    best = tokens["comprehensiveness mask"].best(ours)
     words = [_overall(tokens, methods), _reductions(tokens, ours)]
     for measure, lowest in (("comprehensiveness", False), ("sufficiency", True), ("log-odds", True)):
-        clauses = split_by_verdict(tokens[f"{measure} mask"], best, others, lowest=lowest)
+        clauses = split_by_verdict(tokens[f"{measure} mask"], best, others, lowest=lowest, everyone=True)
         words.append(f"By {measure} (tokens hidden) *{best}* is {'; '.join(clauses)}.")
     words.append(_ways(tokens, best))
     words.append(_costs(tokens, best))
     words.append(
+        f"(*{best}* was picked as the best of {len(ours)} on these same sentences, the others stand for themselves.) "
         "*leave-one-out* is a control: it measures what the first removal does, and knows nothing of what several "
         "tokens do together."
     )
@@ -109,18 +112,18 @@ def pair_words(pairs: Samples) -> str:
     rivals = [m for m in methods if m != "random"]
     words = []
     for measure, what in (
-        ("gap", "The widest gap with all layers cut at once"),
-        ("gap by layer", "with one layer cut"),
+        ("gap", "The widest gap, with all layers cut at once"),
+        ("gap by layer", "The widest gap, with one layer cut"),
     ):
         sample = pairs[measure]
         first = sample.best(rivals)
-        clauses = split_by_verdict(sample, first, [m for m in rivals if m != first])
+        clauses = split_by_verdict(sample, first, [m for m in rivals if m != first], everyone=True)
         words.append(f"{what}: *{first}* ({sample.mean(first)[0]:.3f}), {'; '.join(clauses)}.")
     for measure, what in (("edges", "the exact effect of single edges"), ("heads", "that of single heads")):
         sample = pairs[measure]
         known = [m for m in rivals if sample.mean(m)[0] == sample.mean(m)[0]]
         first = sample.best(known)
-        clauses = split_by_verdict(sample, first, [m for m in known if m != first])
+        clauses = split_by_verdict(sample, first, [m for m in known if m != first], everyone=True)
         words.append(f"With {what} *{first}* agrees best ({sample.mean(first)[0]:.3f}), {'; '.join(clauses)}.")
     words.append(_one_step(pairs))
     words.append(
@@ -139,7 +142,7 @@ def _one_step(pairs: Samples) -> str:
     verdicts = {m: verdict(difference) for m, difference in differences.items()}
     if verdicts["edges"] == "worse than" and verdicts["gap by layer"] == "better than":
         text += (
-            " So the gradient knows best what one small change does, and the integral what many together do: take the "
-            "first to rank single edges, the second to say what a layer rests on."
+            " So the gradient knows best what one small change does, and the integral what many edges of a layer do "
+            "together: take the first to rank single edges, the second to say what a layer rests on."
         )
     return text

@@ -161,14 +161,18 @@ class Store:
     def __init__(self, file: Path, settings: Record) -> None:
         self._file = file
         self.records: dict[str, Any] = {}
-        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        for line in filter(None, lines):
             try:
                 self.records |= json.loads(line)
             except json.JSONDecodeError:  # cut short by a break
                 continue
         if self.records.setdefault("settings", settings) != settings:
             raise SystemExit(f"{file} was made with other settings: give another --output, or delete it.")
-        if not file.is_file():
+        if file.is_file():
+            with open(file, "a", encoding="utf-8") as end:
+                end.write("\n")  # ends a line that an earlier run may have left unfinished
+        else:
             self.add("settings", settings)
 
     def add(self, key: str, record: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,34 +13,43 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def run(script: str, output: Path, *options: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(BENCHMARKS / script), "--output", str(output), "--threads", "1", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
 
 
-def test_faithfulness_goes_on_where_it_was(tmp_path):
-    options = ("--pairs", "1", "--edges", "5", "--random", "1", "--steps", "2")
-    first = run("faithfulness.py", tmp_path, "--limit", "1", *options)
-    assert first.returncode == 0, first.stderr
-    records = (tmp_path / "faithfulness.jsonl").read_text()
-    with open(tmp_path / "faithfulness.jsonl", "a") as lines:
-        lines.write('{"place": 3, "tok')  # broken off here
-    assert run("faithfulness.py", tmp_path, "--limit", "1", *options).returncode == 0
-    assert (tmp_path / "faithfulness.jsonl").read_text().startswith(records)
+@pytest.fixture
+def run(load, monkeypatch, tmp_path):
+    """Runs a benchmark as from the command line, without a process of its own: that is what takes the time."""
+
+    def main(script: str, *options: str) -> None:
+        command = [script, "--output", str(tmp_path), "--threads", "1", "--steps", "2", *options]
+        monkeypatch.setattr(sys, "argv", command)
+        load(script).main()
+
+    return main
+
+
+def test_faithfulness_goes_on_where_it_was(run, tmp_path):
+    options = ("--pairs", "1", "--edges", "5", "--random", "1")
+    run("faithfulness", "--limit", "1", *options)
+    records = tmp_path / "faithfulness.jsonl"
+    before = records.read_text() + '{"place": 3, "tok'  # broken off here
+    records.write_text(before)
+    run("faithfulness", "--limit", "2", *options)
+    assert records.read_text().startswith(before)
     figures = json.loads((tmp_path / "faithfulness.json").read_text())
-    assert figures["sentences"] == figures["sentences_with_pairs"] == 1
+    assert (figures["sentences"], figures["sentences_with_pairs"]) == (2, 1)
     assert len(figures["tokens"]["comprehensiveness mask"]) == 15
     assert "## Attention edges" in (tmp_path / "faithfulness.md").read_text()
     assert (tmp_path / "faithfulness.png").stat().st_size > 10_000
-    other = run("faithfulness.py", tmp_path, "--limit", "1", "--edges", "6")
-    assert other.returncode == 1
-    assert "made with other settings" in other.stderr
+    with pytest.raises(SystemExit, match="made with other settings"):
+        run("faithfulness", "--limit", "1", "--edges", "6")
 
 
-def test_sanity_runs(tmp_path):
-    options = ("--limit", "1", "--some", "1", "--models", "1", "--train", "16", "--epochs", "1", "--steps", "2")
-    done = run("sanity.py", tmp_path, *options)
-    assert done.returncode == 0, done.stderr
+def test_sanity_runs(run, tmp_path):
+    run("sanity", "--limit", "1", "--some", "1", "--models", "1", "--train", "16", "--epochs", "1")
     figures = json.loads((tmp_path / "sanity.json").read_text())
     assert figures["padding"]["padding"] < 1e-9
     assert figures["padding"]["shares of padding"] == 0
@@ -52,19 +60,13 @@ def test_sanity_runs(tmp_path):
     assert (tmp_path / "sanity.md").read_text().count("\n## ") == 6
 
 
-@pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("faithfulness_words"), importlib.import_module("faithfulness_report")
-
-
 def sample(report, values: dict[str, list[float]]):
     records = [{"part": {name: column[row] for name, column in values.items()}} for row in range(40)]
     return report.Sample(records, "part", lambda value: value)
 
 
-def test_words_follow_the_intervals(modules):
-    words, report = modules
+def test_words_follow_the_intervals(load):
+    words, report = load("faithfulness_words"), load("faithfulness_report")
     noise = np.random.default_rng(0).normal(0, 0.1, (4, 40))
     rows = {
         "good": noise[0] + 1,
@@ -85,9 +87,9 @@ def test_words_follow_the_intervals(modules):
     ]
 
 
-def test_intervals_cover_the_mean(modules):
+def test_intervals_cover_the_mean(load):
     """Of many samples of a known mean, about 95% of the intervals hold it."""
-    _, report = modules
+    report = load("faithfulness_report")
     generator, held = np.random.default_rng(1), 0
     for _ in range(60):
         mean, low, high = sample(report, {"one": list(generator.normal(3, 1, 40))}).mean("one")

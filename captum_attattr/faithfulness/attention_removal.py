@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,11 +31,13 @@ class _AttentionRemoval(Removal):
         target: TargetType = None,
     ) -> None:
         self._listed = not isinstance(layer, nn.Module)
-        layers = list(layer) if isinstance(layer, Sequence) else [layer]
+        layers = [layer] if isinstance(layer, nn.Module) else list(layer)
         with torch.inference_mode(False), torch.no_grad():
             self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
         self._target = target
-        self.removable: Tensor = torch.cat([self._features(state) for state in self._states], 1)
+        # Layers may lie on several devices; what says which features stay lies on the first one's.
+        device = self._states[0].context.device
+        self.removable: Tensor = torch.cat([self._features(state).to(device) for state in self._states], 1)
 
     @property
     def _states(self) -> list[LayerState]:
@@ -63,21 +66,26 @@ class _AttentionRemoval(Removal):
         return torch.cat(results)
 
     def _output(self, kept: Tensor, rows: Tensor) -> Tensor:
-        by_layer = zip(self._states, kept.split(self._widths(), 1), strict=True)
-        substitutes = {state.index: self._without(state, some) for state, some in by_layer if not bool(some.all())}
+        substitutes = {}
+        for state, some in zip(self._states, kept.split(self._widths(), 1), strict=True):
+            if not bool(some.all()):
+                substitutes[state.index] = self._without(state, some.to(state.context.device))
         if not substitutes:
             clean = self._recording.output
             return clean.expand(len(rows)) if clean.dim() == 0 else clean[rows.to(clean.device)]
         return self._recording.replay(substitutes, rows)
 
+    @abstractmethod
     def _widths(self) -> list[int]:
-        raise NotImplementedError
+        """How many features each layer has."""
 
+    @abstractmethod
     def _features(self, state: LayerState) -> Tensor:
-        raise NotImplementedError
+        """(B, features of the layer): which of them may be removed."""
 
+    @abstractmethod
     def _without(self, state: LayerState, kept: Tensor) -> Substitute:
-        raise NotImplementedError
+        """What makes the layer's context from the ``kept`` features alone."""
 
 
 class EdgeRemoval(_AttentionRemoval):
