@@ -45,7 +45,7 @@ from captum_attattr.ranking import Importance
 RESULTS = Path(__file__).parent / "results"
 # Four Gauss-Legendre steps: what that costs in accuracy is measured below, "steps".
 MEASURES: dict[str, Measure] = {
-    "attattr": AttAttr(n_steps=4),
+    "attattr": AttAttr(n_steps=4, tolerance=None),
     "taylor": Taylor(),
     "attention": Attention(),
     "ablation": Ablation(),
@@ -293,7 +293,7 @@ def steps(task: Task, fine: int = 20) -> dict[str, float]:
         )
         return found
 
-    few, many = scores(MEASURES["attattr"]), scores(AttAttr(n_steps=fine))
+    few, many = scores(MEASURES["attattr"]), scores(AttAttr(n_steps=fine, tolerance=None))
     return {
         "few": MEASURES["attattr"].settings()["n_steps"],
         "many": fine,
