@@ -164,9 +164,10 @@ def test_bad_calls_of_heads(run, model, words, message):
 def long_job(tmp_path_factory, model):
     """The words of a run over many batches, killed in the middle; and the state that was left."""
     folder = tmp_path_factory.mktemp("long")
-    rows = "".join(f"{'warm ' * (n % 7 + 1)}film about film {n % 10}\t{n % 3}\n" for n in range(60))
+    rows = "".join(f"{'warm ' * (n % 7 + 1)}film about film {n % 10}\t{n % 3}\n" for n in range(100))
     (folder / "long.tsv").write_text("sentence\tlabel\n" + rows)
-    words = ["heads", "--data", str(folder / "long.tsv"), "--model", model, "--batch-size", "1"]
+    data = str(folder / "long.tsv")
+    words = ["heads", "--data", data, "--model", model, "--batch-size", "1", "--measure", "taylor"]
     job = subprocess.Popen(
         [sys.executable, "-m", "captum_attattr.cli", *words, "--output", "cut"], cwd=folder, stdout=subprocess.DEVNULL
     )
@@ -193,15 +194,15 @@ def killed(long_job, monkeypatch):
 def test_killed_in_the_middle_and_given_again(run, killed, monkeypatch):
     words, state = killed
     done = state["batches"]
-    assert 5 <= done < 60
+    assert 5 <= done < 100
     assert state["moments"]["count"] == done
     measured, own = [], HeadImportance._add
     monkeypatch.setattr(HeadImportance, "_add", lambda self, *given: (measured.append(1), own(self, *given)))
     _, resumed, _ = run(*words, "--output", "cut", "--json")
-    assert len(measured) == 60 - done  # nothing is done twice
+    assert len(measured) == 100 - done  # nothing is done twice
     _, unbroken, _ = run(*words, "--output", "whole", "--json")
     resumed, unbroken = json.loads(resumed), json.loads(unbroken)
-    assert resumed["examples"] == unbroken["examples"] == 60
+    assert resumed["examples"] == unbroken["examples"] == 100
     assert resumed["scores"] == unbroken["scores"]
     assert resumed["standard_deviation"] == unbroken["standard_deviation"]
     assert sorted(path.name for path in Path("cut").iterdir()) == ["heads.json", "heads.png"]
@@ -210,10 +211,10 @@ def test_killed_in_the_middle_and_given_again(run, killed, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--measure", "taylor"], "the measure was"),
+        (["--measure", "attention"], "the measure was"),
         (["--logit"], "the output was 'probability', now it is 'logit'"),
         (["--target", "predicted"], "the target was 'gold', now it is 'predicted'"),
-        (["--limit", "30"], "the number of examples was 60, now it is 30"),
+        (["--limit", "30"], "the number of examples was 100, now it is 30"),
         (["--batch-size", "2"], "the batch size was 1, now it is 2"),
         (["--model", "other"], "the model's"),
         (["--data", "other.tsv"], "the data was"),

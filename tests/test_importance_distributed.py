@@ -17,6 +17,7 @@ from accelerate import PartialState
 from tiny_classifiers import bert
 
 from captum_attattr.importance import HeadImportance
+from captum_attattr.measures import AttAttr
 from captum_attattr.processes import check_agreement, gathered, joined, raise_together, rank_and_size
 from captum_attattr.ranking import Importance
 
@@ -24,6 +25,13 @@ TEXTS = [
     ("a warm funny film", 2), ("how unwatchable", 0), ("about films and filmmaking, unfunny and unwatchable", 0),
     ("a film", 1), ("how warming, how watchable!", 2),
 ]  # fmt: skip
+
+MEASURED = {
+    "attattr": AttAttr(n_steps=2, tolerance=None),
+    "taylor": "taylor",
+    "ablation": "ablation",
+    "random": "random",
+}
 
 
 def setting():
@@ -53,7 +61,7 @@ def error_of(work):
 
 def uneven_shards(rank, folder):
     """Three batches: one process has two of them, the other has one."""
-    return {measure: numbers(run(TEXTS, measure)) for measure in ("attattr", "taylor", "ablation", "random")}
+    return {name: numbers(run(TEXTS, measure)) for name, measure in MEASURED.items()}
 
 
 def a_process_without_examples(rank, folder):
@@ -144,12 +152,12 @@ def assert_numbers(found, expected):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("measure", ["attattr", "taylor", "ablation", "random"])
-def test_uneven_shards(two, measure):
-    expected = run(TEXTS, measure)
+@pytest.mark.parametrize("name", MEASURED)
+def test_uneven_shards(two, name):
+    expected = run(TEXTS, MEASURED[name])
     for found in two:
-        assert_numbers(found["uneven_shards"][measure], expected)
-    assert torch.equal(two[0]["uneven_shards"][measure][0], two[1]["uneven_shards"][measure][0])
+        assert_numbers(found["uneven_shards"][name], expected)
+    assert torch.equal(two[0]["uneven_shards"][name][0], two[1]["uneven_shards"][name][0])
 
 
 def test_a_process_without_examples(two):
@@ -221,6 +229,7 @@ def test_the_command_under_torchrun(tmp_path):
     rows = "".join(f"{text}\t{label}\n" for text, label in TEXTS)
     (tmp_path / "texts.tsv").write_text("sentence\tlabel\n" + rows)
     words = ["-m", "captum_attattr.cli", "heads", "--data", "texts.tsv", "--model", "model", "--batch-size", "2"]
+    words += ["--measure", "taylor"]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -232,9 +241,9 @@ def test_the_command_under_torchrun(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("importance of heads by attattr") == 1
+    assert done.stdout.count("importance of heads by taylor") == 1
     found = Importance.load(tmp_path / "two" / "heads.json")
-    expected = HeadImportance(model).run(TEXTS, tokenizer=tokenizer, batch_size=2)
+    expected = HeadImportance(model, measure="taylor").run(TEXTS, tokenizer=tokenizer, batch_size=2)
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-5, atol=1e-8)
     assert found.examples == 5
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["heads.json", "heads.png"]
