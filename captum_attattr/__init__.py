@@ -12,6 +12,7 @@ from captum_attattr.importance import HeadImportance
 from captum_attattr.masking import mask_heads, original_heads, remaining_heads
 from captum_attattr.pruning import prune_heads
 from captum_attattr.pruning_files import load_pruned, save_pruned
+from captum_attattr.ranking import Importance
 from captum_attattr.reductions import TopPairs
 from captum_attattr.report import Report
 from captum_attattr.token_visualization import token_pair_result, token_records, visualize_token_pairs, visualize_tokens
@@ -24,6 +25,7 @@ __all__ = [
     "AttributionTree",
     "Explanation",
     "HeadImportance",
+    "Importance",
     "Report",
     "SelfAttentionAttribution",
     "TopPairs",
