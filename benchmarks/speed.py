@@ -117,12 +117,12 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     model, tokenizer = build(size, args.layers)
     ids = sentences(tokenizer, tokens, batch)
     layers = attention_layers(model)
-    target = model(ids).logits.argmax(-1).tolist()
     found: dict[str, Any] = {"size": size, "tokens": ids.shape[1], "batch": batch}
     with torch.no_grad():
         once, _ = timed(lambda: model(ids[:1]))
-    if once * batch > args.most:
-        return found
+        if once * batch > args.most:
+            return found
+        target = model(ids).logits.argmax(-1).tolist()
     whole = once * batch * len(layers) * 20 < args.patience
 
     def forward(i: Tensor) -> Tensor:
