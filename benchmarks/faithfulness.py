@@ -15,7 +15,6 @@ Without ``--data`` the bundled reviews are used.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from faithfulness_methods import PAIR_METHODS, Sentence, Subject, heads_of, pair_methods, token_methods
 from faithfulness_report import write_report
+from store import Store
 from tqdm import tqdm
 
 from captum_attattr.demo import REVIEWS
@@ -91,30 +91,18 @@ def rounded(values: torch.Tensor) -> list[float]:
     return [float(f"{value:.7g}") for value in values.tolist()]
 
 
-def measure(args: argparse.Namespace, file: Path) -> None:
-    """Append the record of each sentence that the file does not hold yet."""
+def measure(args: argparse.Namespace, store: Store) -> None:
+    """Add the results of each sentence that the store does not hold yet."""
     examples = read_examples(args.data, args.split)
     order = list(range(len(examples)))
     random.Random(args.seed).shuffle(order)
     order = order[: args.limit]
-    records = read_records(file, settings_of(args))
-    with_pairs = set(order[: args.pairs])
     subject = Subject(args.model, args.steps)
-    with open(file, "a", encoding="utf-8") as lines:
-        # The empty line ends one that an earlier run may have left unfinished.
-        lines.write("\n" if file.stat().st_size else json.dumps({"settings": settings_of(args)}) + "\n")
-        for place in tqdm(order, desc="Sentences", unit="sentence"):
-            record = records.get(place, {"place": place})
-            if "tokens" in record and ("pairs" in record or place not in with_pairs):
-                continue
-            sentence = subject.sentence(examples[place].text)
-            record |= {"length": sentence.ids.shape[1], "target": sentence.target, "output": sentence.output}
-            if "tokens" not in record:
-                record["tokens"] = measure_tokens(sentence, args.random)
-            if place in with_pairs:
-                record["pairs"] = measure_pairs(sentence, args.random, args.edges, args.seed)
-            lines.write(json.dumps(record) + "\n")
-            lines.flush()
+    for number, place in enumerate(tqdm(order, desc="Sentences", unit="sentence")):
+        sentence = subject.sentence(examples[place].text)
+        store.get(f"tokens {place}", lambda s=sentence: measure_tokens(s, args.random))
+        if number < args.pairs:
+            store.get(f"pairs {place}", lambda s=sentence: measure_pairs(s, args.random, args.edges, args.seed))
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -134,21 +122,13 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def read_records(file: Path, settings: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """By place in the data, the records of earlier runs; a line cut short by a break is left out."""
-    if not file.is_file():
-        return {}
-    records = {}
-    for line in filter(None, file.read_text(encoding="utf-8").splitlines()):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "settings" in entry and entry["settings"] != settings:
-            raise SystemExit(f"{file} was made with other settings: give another --output, or delete it.")
-        if "place" in entry:
-            records[entry["place"]] = entry
-    return records
+def records_of(store: Store) -> list[dict[str, Any]]:
+    """A sentence each: its token level and, where it was measured, its pair level."""
+    records: dict[str, dict[str, Any]] = {}
+    for name, result in store.results.items():
+        part, place = name.split()
+        records.setdefault(place, {})[part] = result
+    return list(records.values())
 
 
 def main() -> None:
@@ -169,12 +149,10 @@ def main() -> None:
     if args.random < 1 or args.pairs < 0:
         parser.error("--random must be at least 1, --pairs at least 0")
     torch.set_num_threads(args.threads)
-    args.output.mkdir(parents=True, exist_ok=True)
-    file = args.output / "faithfulness.jsonl"
+    store = Store(args.output / "faithfulness.jsonl", settings_of(args))
     if not args.report:
-        measure(args, file)
-    records = list(read_records(file, settings_of(args)).values())
-    print(write_report(records, settings_of(args), args.output))
+        measure(args, store)
+    print(write_report(records_of(store), settings_of(args), args.output))
 
 
 if __name__ == "__main__":

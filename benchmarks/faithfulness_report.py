@@ -7,17 +7,14 @@ difference over sentences leaves out zero.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import captum
 import numpy as np
-import torch
-import transformers
 from faithfulness_plot import plot
 from faithfulness_words import pair_words, token_words
+from machine import environment
 
 Records = list[dict[str, Any]]
 Interval = tuple[float, float, float]
@@ -227,14 +224,3 @@ def cell(interval: Interval) -> str:
 
 def seconds(sample: Sample, method: str) -> str:
     return f"{float(np.median(sample.values[method])):.3f}"
-
-
-def environment() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "captum": captum.__version__,
-        "machine": platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }

@@ -36,7 +36,7 @@ def measured(case: dict[str, Any]) -> dict[str, float]:
         [sys.executable, __file__, "--case", json.dumps(case)], capture_output=True, text=True, check=False
     )
     if answer.returncode:
-        return {"mebibytes": float("nan"), "seconds": float("nan")}
+        raise SystemExit(f"The case {case} ended with {answer.returncode}:\n{answer.stderr}")
     return json.loads(answer.stdout.splitlines()[-1])
 
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed import RESULTS, environment
+from machine import environment
+from speed import RESULTS
 from torch import Tensor
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel

@@ -6,7 +6,7 @@ The experiment of Hao et al. (AAAI 2021, section 5) on the bundled model. FOLDER
 official validation set, whole sentences: accuracy is taken on it) and ``dev.tsv`` (a part of the training set that the
 model was not trained on: importance is taken on whole sentences of it), columns sentence and label.
 
-Every result is kept in ``pruning.state.json`` as soon as it is there: give the same command again to go on. When all
+Every result is kept in ``pruning.jsonl`` as soon as it is there: give the same command again to go on. When all
 are there, ``pruning.json``, ``pruning.md`` and ``pruning.png`` are written and the state is removed.
 """
 
@@ -16,11 +16,9 @@ import argparse
 import copy
 import hashlib
 import itertools
-import json
-import os
 import random
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,9 +26,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from machine import environment
 from pruning_report import write_report
-from speed import environment
-from tqdm import tqdm
+from store import Store
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.checkpoint import model_fingerprint
@@ -55,31 +53,6 @@ PREDICTED = ("attattr", "taylor", "ablation")
 LEVELS = range(11)
 CHUNK = 10
 Head = tuple[int, int]
-
-
-class Store:
-    """Results by name in a file that is replaced in one step after each, and read again by the next run."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], about: int) -> None:
-        self.path, self.settings = path, settings
-        self.results: dict[str, Any] = {}
-        if path.exists():
-            found = json.loads(path.read_text())
-            if found["settings"] != settings:
-                raise SystemExit(f"{path} is of a run with other settings: give the same ones, or delete it.")
-            self.results = found["results"]
-        self.bar = tqdm(initial=len(self.results), total=about, unit="result", smoothing=0.05)
-
-    def get(self, name: str, compute: Callable[[], Any]) -> Any:
-        """The result of that name, computed where it is not known yet."""
-        if name not in self.results:
-            self.bar.set_description(name[:24])
-            self.results[name] = json.loads(json.dumps(compute()))
-            part = self.path.with_suffix(".part")
-            part.write_text(json.dumps({"settings": self.settings, "results": self.results}))
-            os.replace(part, self.path)
-            self.bar.update()
-        return self.results[name]
 
 
 @dataclass
@@ -368,7 +341,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     about = (4 * args.stability + 12 * args.examples) // CHUNK + 13 * (
         len(MEASURES) * 2 + len(PREDICTED) + args.seeds + 1
     )
-    store = Store(args.output / "pruning.state.json", key, about)
+    store = Store(args.output / "pruning.jsonl", key, about)
     task = Task(classifier, test, other[: max(args.stability, args.examples)], args.examples, store)
     found = curves(task, args.seeds)
     chance = np.mean([found[f"random {seed}"]["right"] for seed in range(args.seeds)], axis=0)
@@ -406,7 +379,7 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     figures = measure(args)
     print(write_report(figures, args.output))
-    (args.output / "pruning.state.json").unlink(missing_ok=True)
+    (args.output / "pruning.jsonl").unlink()
 
 
 if __name__ == "__main__":

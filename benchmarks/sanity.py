@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from faithfulness_methods import Sentence, Subject, shares_of
 from sanity_models import randomized_from_the_top, train_tiny
 from sanity_report import write_report
+from store import Store
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -155,36 +155,6 @@ def labels(subject: Subject, data: str, sentences: list[Sentence], size: int, ep
     return found
 
 
-class Store:
-    """Records in a file, one a line, each with what it is of: what is there is not made again."""
-
-    def __init__(self, file: Path, settings: Record) -> None:
-        self._file = file
-        self.records: dict[str, Any] = {}
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        for line in filter(None, lines):
-            try:
-                self.records |= json.loads(line)
-            except json.JSONDecodeError:  # cut short by a break
-                continue
-        if self.records.setdefault("settings", settings) != settings:
-            raise SystemExit(f"{file} was made with other settings: give another --output, or delete it.")
-        if file.is_file():
-            with open(file, "a", encoding="utf-8") as end:
-                end.write("\n")  # ends a line that an earlier run may have left unfinished
-        else:
-            self.add("settings", settings)
-
-    def add(self, key: str, record: Any) -> None:
-        self.records[key] = record
-        with open(self._file, "a", encoding="utf-8") as lines:
-            lines.write(json.dumps({key: record}) + "\n")
-
-    def once(self, key: str, make: Callable[[], Any]) -> None:
-        if key not in self.records:
-            self.add(key, make())
-
-
 def measure(args: argparse.Namespace, store: Store) -> None:
     examples = read_examples(args.data, args.split)
     order = list(range(len(examples)))
@@ -193,13 +163,13 @@ def measure(args: argparse.Namespace, store: Store) -> None:
     subject = Subject(args.model, args.steps)
     few = [subject.sentence(examples[place].text) for place in order[: args.some]]
     for place in tqdm(order, desc="Completeness", unit="sentence"):
-        store.once(f"completeness {place}", lambda p=place: completeness(subject.sentence(examples[p].text)))
+        store.get(f"completeness {place}", lambda p=place: completeness(subject.sentence(examples[p].text)))
     for name, check in (("signs", signs), ("baselines", baselines)):
         for place, sentence in zip(tqdm(order[: args.some], desc=name, unit="sentence"), few, strict=True):
-            store.once(f"{name} {place}", lambda s=sentence, c=check: c(s))
-    store.once("padding", lambda: padding(subject, [examples[place].text for place in order[:6]]))
-    store.once("model", lambda: list(model_randomisation(subject, few[: args.models], args.seed)))
-    store.once("labels", lambda: labels(subject, args.data, few, args.train, args.epochs, args.seed))
+            store.get(f"{name} {place}", lambda s=sentence, c=check: c(s))
+    store.get("padding", lambda: padding(subject, [examples[place].text for place in order[:6]]))
+    store.get("model", lambda: list(model_randomisation(subject, few[: args.models], args.seed)))
+    store.get("labels", lambda: labels(subject, args.data, few, args.train, args.epochs, args.seed))
 
 
 def main() -> None:
@@ -218,12 +188,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    args.output.mkdir(parents=True, exist_ok=True)
     named = ("split", "some", "models", "train", "epochs", "seed")
     settings = {"data": Path(args.data).name, "model": args.model or "bundled", "n_steps": args.steps}
-    store = Store(args.output / "sanity.jsonl", settings | {name: getattr(args, name) for name in named})
+    settings |= {name: getattr(args, name) for name in named}
+    store = Store(args.output / "sanity.jsonl", settings)
     measure(args, store)
-    print(write_report(store.records, args.output))
+    print(write_report(store.results, settings, args.output))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from faithfulness_report import environment, table
+from faithfulness_report import table
+from machine import environment
 
 KINDS = ("shares", "magnitudes", "cosine", "tokens")
 Records = dict[str, Any]
 
 
-def write_report(records: Records, output: Path) -> str:
+def write_report(records: Records, settings: dict[str, Any], output: Path) -> str:
     """Write sanity.json and sanity.md; returns the Markdown."""
     figures = {
-        "settings": records["settings"],
+        "settings": settings,
         "completeness": completeness(of_kind(records, "completeness")),
         "signs": signs(of_kind(records, "signs")),
         "baselines": baselines(of_kind(records, "baselines")),

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import environment
+from store import Store
 from tqdm import tqdm
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -26,10 +28,11 @@ from captum_attattr.classifier import Batch, Classifier
 from captum_attattr.examples import read_examples
 
 RESULTS = Path(__file__).parent / "results"
-REFERENCE_STEPS = 64
 
 
-def measure(classifier: Classifier, batch: Batch, tolerance: float, n_steps: int) -> list[dict[str, Any]]:
+def measure(
+    classifier: Classifier, batch: Batch, tolerance: float, n_steps: int, reference: int
+) -> list[dict[str, Any]]:
     """True errors, evaluations and gaps of a batch, (layers,) for each sentence."""
     ids, *rest = batch.inputs
     target = classifier.predict(batch)[0].argmax(-1).tolist()
@@ -37,7 +40,7 @@ def measure(classifier: Classifier, batch: Batch, tolerance: float, n_steps: int
     settings = {"target": target, "additional_forward_args": tuple(rest)}
     found = method.attribute(ids, **settings, tolerance=tolerance, n_steps=n_steps)
     reached = method.convergence
-    exact = method.attribute(ids, **settings, n_steps=REFERENCE_STEPS)
+    exact = method.attribute(ids, **settings, n_steps=reference)
     errors = torch.stack(
         [
             (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
@@ -46,45 +49,30 @@ def measure(classifier: Classifier, batch: Batch, tolerance: float, n_steps: int
     )
     return [
         {
-            "place": place,
-            "output": classifier.output,
             "errors": errors[:, row].tolist(),
             "evaluations": reached.evaluations[:, row].tolist(),
             "gaps": reached.gap[:, row].tolist(),
             "converged": reached.converged[:, row].tolist(),
         }
-        for row, place in enumerate(batch.places)
+        for row in range(len(batch.places))
     ]
 
 
-def run(args: argparse.Namespace) -> list[dict[str, Any]]:
+def run(args: argparse.Namespace, store: Store) -> dict[str, list[dict[str, Any]]]:
+    """By F, what was found about each sentence."""
     torch.set_num_threads(args.threads)
     texts = [example.text for example in read_examples(args.data, limit=args.limit, seed=args.seed)]
-    settings = {"sentences": len(texts), "seed": args.seed, "tolerance": args.tolerance, "model": args.model}
-    records, log = _resumed(args.output / "tolerance.jsonl", settings)
-    done = {(record["output"], record["place"]) for record in records}
-    with log.open("a") as lines, tqdm(total=2 * len(texts), initial=len(done), unit="sentence") as bar:
-        for output in ("probability", "logit"):
-            classifier = Classifier(args.model, None, output)
-            for batch in classifier.batches(texts, None, args.batch_size):
-                if all((output, place) in done for place in batch.places):
-                    continue
-                for record in measure(classifier, batch, args.tolerance, args.steps):
-                    records.append(record)
-                    lines.write(json.dumps(record) + "\n")
-                    bar.update()
-                lines.flush()
-    return records
-
-
-def _resumed(log: Path, settings: dict[str, Any]) -> tuple[list[dict[str, Any]], Path]:
-    """What an earlier run with these settings left."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if not lines or lines[0] != settings:
-        log.write_text(json.dumps(settings) + "\n")
-        lines = [settings]
-    return lines[1:], log
+    found: dict[str, list[dict[str, Any]]] = {}
+    for output in ("probability", "logit"):
+        classifier = Classifier(args.model, None, output)
+        batches = list(classifier.batches(texts, None, args.batch_size))
+        found[output] = []
+        for batch in tqdm(batches, desc=f"F = {output}", unit="batch"):
+            name = f"{output} {' '.join(map(str, batch.places))}"
+            found[output] += store.get(
+                name, lambda c=classifier, b=batch: measure(c, b, args.tolerance, args.steps, args.reference)
+            )
+    return found
 
 
 def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -130,7 +118,7 @@ def table(figures: dict[str, Any], args: argparse.Namespace) -> str:
     return f"""# Accuracy to a tolerance
 
 `tolerance={args.tolerance}`, at most {args.steps} steps, {figures["sentences"]} sentences of SST-2, bundled model,
-float32; reference: {REFERENCE_STEPS} Gauss-Legendre nodes. Made by `python benchmarks/tolerance.py --data FOLDER`.
+float32; reference: {args.reference} Gauss-Legendre nodes. Made by `python benchmarks/tolerance.py --data FOLDER`.
 
 | | F = probability | F = logit |
 | --- | --- | --- |
@@ -151,15 +139,18 @@ def main() -> None:
     parser.add_argument("--model", help="classification model (default: the bundled one)")
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--reference", type=int, default=64, help="Gauss-Legendre nodes of the reference")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
-    records = run(args)
-    by_output = {o: [r for r in records if r["output"] == o] for o in ("probability", "logit")}
-    figures = {"sentences": len(by_output["logit"]), **{o: summary(rs) for o, rs in by_output.items()}}
+    settings = {name: value for name, value in vars(args).items() if name not in ("data", "output", "threads")}
+    store = Store(args.output / "tolerance.jsonl", settings)
+    found = run(args, store)
+    figures = {"settings": settings, "environment": environment(), "sentences": len(found["logit"])}
+    figures |= {output: summary(records) for output, records in found.items()}
     (args.output / "tolerance.json").write_text(json.dumps(figures, indent=2) + "\n")
     (args.output / "tolerance.md").write_text(table(figures, args))
     (args.output / "tolerance.jsonl").unlink()

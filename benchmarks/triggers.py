@@ -15,7 +15,7 @@ training sentences:
   class.
 * random pair, random word: two words, or one, of a random sentence of the class, where they stood there.
 
-Finished parts are kept in ``triggers.partial.json`` beside the results until all are there: the same command goes on
+Finished parts are kept in ``triggers.jsonl`` beside the results until all are there: the same command goes on
 where it was broken off.
 """
 
@@ -33,7 +33,8 @@ from typing import Any
 
 import torch
 from captum.attr import LayerIntegratedGradients
-from speed import environment
+from machine import environment
+from store import Store
 from tqdm import tqdm
 from triggers_report import METHODS, OURS, PAIR, SHAPE, TOKENS, WORD, draw, summary, table
 
@@ -43,27 +44,6 @@ from captum_attattr.trigger_attack import in_batches
 from captum_attattr.triggers import Trigger, attack, extract_triggers, strongest, token_words
 
 RESULTS = Path(__file__).parent / "results"
-
-
-class Parts:
-    """Finished parts of the work, kept in a file; each part is worked out once."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path, self.settings = path, settings
-        self.parts: dict[str, Any] = {}
-        if path.is_file():
-            kept = json.loads(path.read_text())
-            if kept["settings"] != settings:
-                raise SystemExit(f"{path} is of a run with other settings: remove it or give another --output.")
-            self.parts = kept["parts"]
-
-    def get(self, name: str, work: Callable[[], Any]) -> Any:
-        if name not in self.parts:
-            self.parts[name] = work()
-            fresh = self.path.with_suffix(".new")
-            fresh.write_text(json.dumps({"settings": self.settings, "parts": self.parts}))
-            fresh.replace(self.path)
-        return self.parts[name]
 
 
 # Five ways to triggers
@@ -145,7 +125,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     texts = "\n".join(f"{example.label}\t{example.text}" for example in [*training, *test])
     settings["data"] = hashlib.sha256(texts.encode()).hexdigest()[:16]
     args.output.mkdir(parents=True, exist_ok=True)
-    parts = Parts(args.output / "triggers.partial.json", settings)
+    parts = Store(args.output / "triggers.jsonl", settings)
     if len({example.label for example in test}) < 2:
         raise SystemExit("The test sentences are all of one class: a trigger has nothing to turn. Take more of them.")
     rounds = []
@@ -166,7 +146,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_round(
-    seed: int, examples: Sequence[Example], test: Sequence[Example], classifier: Classifier, parts: Parts,
+    seed: int, examples: Sequence[Example], test: Sequence[Example], classifier: Classifier, parts: Store,
     args: argparse.Namespace,
 ) -> dict[str, Any]:  # fmt: skip
     def found(method: str, search: Callable[..., list[Trigger]]) -> dict[str, Any]:
@@ -228,7 +208,7 @@ def main() -> None:
     (args.output / "triggers.json").write_text(json.dumps(figures, indent=1) + "\n")
     (args.output / "triggers.md").write_text(table(figures))
     draw(figures, args.output / "triggers.png")
-    (args.output / "triggers.partial.json").unlink()
+    (args.output / "triggers.jsonl").unlink()
     print(table(figures))
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_attattr import aggregation
+from captum_attattr.files import writing
 
 FORMAT_VERSION = 1
 
@@ -150,16 +151,12 @@ class Explanation:
         Raises:
             ValueError: The file cannot be written.
         """
-        path = Path(path)
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
         words = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
         metadata = {"captum_attattr": json.dumps({"version": FORMAT_VERSION, **words})}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, path, metadata=metadata)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"The explanation cannot be written to {path}: {error}") from error
-        return path
+        with writing("The explanation", path) as file:
+            save_file(tensors, file, metadata=metadata)
+        return file
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_attattr.files import writing
+
 FORMAT_VERSION = 1
 
 
@@ -136,15 +138,11 @@ class Importance:
         Raises:
             ValueError: The file cannot be written.
         """
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(path.name + ".part")
+        with writing("The importance", path) as file:
+            part = file.with_name(file.name + ".part")
             part.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            part.replace(path)
-        except OSError as error:
-            raise ValueError(f"The importance cannot be written to {path}: {error}") from error
-        return path
+            part.replace(file)
+        return file
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Importance:

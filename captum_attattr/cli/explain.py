@@ -6,12 +6,12 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from captum_attattr.classifier import Classifier
+from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
 from captum_attattr.explaining import Explainer, Request, integration_options
 from captum_attattr.explanation import Explanation
@@ -74,7 +74,7 @@ def add(commands: Any) -> None:
         help=f"integrate by another rule, in N evaluations, in place of --tolerance: {', '.join(METHODS[:-1])}",
     )
     parser.add_argument(
-        "--top", type=_count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
+        "--top", type=count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
     parser.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
     parser.add_argument(
@@ -91,16 +91,10 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_explain)
 
 
-def _count(word: str) -> int:
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
-    return int(word)
-
-
 def _explain(options: argparse.Namespace) -> None:
     texts, pairs = _read(options)
     request = Request.of(texts, pairs, options.target)
-    folder = _writable(options.output)
+    folder = writable(options.output)
     if options.html:
         _check_page()
     classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
@@ -117,7 +111,7 @@ def _explain(options: argparse.Namespace) -> None:
     if options.html:
         Report([Explanation.load(saved[place]) for place in in_order]).save(folder / _PAGE)
     found = [answers[place] for place in in_order]
-    print(json.dumps(found, indent=2) if options.json else _printable("\n".join(found)))
+    print(json.dumps(found, indent=2) if options.json else printable("\n".join(found)))
 
 
 def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.Namespace) -> Any:
@@ -189,12 +183,6 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
-    """Characters that the terminal's encoding lacks, as escapes."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
     if options.file is None:
         if not options.text:
@@ -205,18 +193,6 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
     examples = read_examples(options.file)
     pairs = [example.text_pair or "" for example in examples]
     return [example.text for example in examples], pairs if examples[0].text_pair is not None else None
-
-
-def _writable(name: str) -> Path:
-    """The folder for the answers, tried before the work is done and not after."""
-    folder = Path(name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # a name of its own: several processes may try at once
-            pass
-    except OSError as error:
-        raise ValueError(f"the output folder {name} cannot be written: {error}") from error
-    return folder
 
 
 def _check_page() -> None:

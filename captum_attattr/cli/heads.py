@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr.classifier import Classifier
-from captum_attattr.cli.explain import _count, _printable, _writable
+from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
 from captum_attattr.head_map import visualize_head_importance
 from captum_attattr.importance import HeadImportance
@@ -53,8 +53,8 @@ def add(commands: Any) -> None:
         "--target", choices=("gold", "predicted"), default="gold", help="label whose output counts (default: gold)"
     )
     parser.add_argument("--logit", action="store_true", help="the label's logit instead of its probability")
-    parser.add_argument("--batch-size", type=_count, default=16, metavar="N", help="texts at a time (default: 16)")
-    parser.add_argument("--top", type=_count, default=8, metavar="K", help="how many heads to list (default: 8)")
+    parser.add_argument("--batch-size", type=count, default=16, metavar="N", help="texts at a time (default: 16)")
+    parser.add_argument("--top", type=count, default=8, metavar="K", help="how many heads to list (default: 8)")
     parser.add_argument("--output", metavar="FOLDER", default="heads", help="where files go (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_heads)
@@ -69,12 +69,12 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool, split: str) -> 
         help="labelled texts: a TSV file with the columns 'sentence' and 'label', and 'pair' if there, or a folder",
     )
     parser.add_argument("--split", default=split, help="which file of a folder, SPLIT.tsv (default: %(default)s)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="take a random choice of N texts")
+    parser.add_argument("--limit", type=count, metavar="N", help="take a random choice of N texts")
     parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
 
 
 def _heads(options: argparse.Namespace) -> None:
-    folder = _writable(options.output)
+    folder = writable(options.output)
     labelled = options.target == "gold"
     examples = read_examples(options.data, options.split, labelled=labelled, limit=options.limit, seed=options.seed)
     with joined() as device:
@@ -105,7 +105,7 @@ def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -
     if options.json:
         print(json.dumps({**importance.to_dict(), "files": {"picture": str(picture), "saved": str(saved)}}, indent=2))
     else:
-        print(_printable(f"{describe(importance, options.top)}\n\n  picture  {picture}\n  saved    {saved}"))
+        print(printable(f"{describe(importance, options.top)}\n\n  picture  {picture}\n  saved    {saved}"))
 
 
 def describe(importance: Importance, k: int = 8) -> str:

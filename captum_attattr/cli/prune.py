@@ -11,8 +11,8 @@ import torch
 
 from captum_attattr.attention import attention_layers
 from captum_attattr.classifier import Classifier, _quiet
-from captum_attattr.cli.explain import _count, _printable, _writable
 from captum_attattr.cli.heads import add_data
+from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import Example, label_numbers, read_examples
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.pruning import prune_heads
@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--keep", type=_share, metavar="SHARE", help="share of the heads to keep, over all layers")
-    wanted.add_argument("--top", type=_count, metavar="K", help="keep the K most important heads of each layer")
+    wanted.add_argument("--top", type=count, metavar="K", help="keep the K most important heads of each layer")
     parser.add_argument(
         "--normalize", action="store_true", help="divide each layer's scores by their norm before heads are compared"
     )
@@ -70,7 +70,7 @@ def _prune(options: argparse.Namespace) -> None:
     examples = None
     if options.data is not None:
         examples = read_examples(options.data, options.split, labelled=True, limit=options.limit, seed=options.seed)
-    folder = _writable(options.output)
+    folder = writable(options.output)
     classifier = Classifier(options.model, None, "probability")
     model = classifier.model
     _check_shape(importance, [HeadNumbers.of(layer).total for layer in attention_layers(model)])
@@ -84,7 +84,7 @@ def _prune(options: argparse.Namespace) -> None:
     with _quiet(progress=False):
         save_pruned(model, folder, classifier.tokenizer)
     found = {"removed": heads, "before": before, "after": after, "saved": str(folder)}
-    print(json.dumps(found, indent=2) if options.json else _printable(_describe(found, len(examples or []))))
+    print(json.dumps(found, indent=2) if options.json else printable(_describe(found, len(examples or []))))
 
 
 def _check_shape(importance: Importance, heads: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from captum_attattr.classifier import Classifier
-from captum_attattr.cli.explain import _count, _printable, _writable
+from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import Example, label_numbers, read_examples
 from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, each_pattern, save_triggers, strongest
 
@@ -46,16 +46,16 @@ def add(commands: Any) -> None:
         help="texts to search: a TSV file with the column 'sentence', and 'pair' if there, or a folder with train.tsv",
     )
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
-    parser.add_argument("--limit", type=_count, metavar="N", help="search a random choice of N texts")
+    parser.add_argument("--limit", type=count, metavar="N", help="search a random choice of N texts")
     parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
     parser.add_argument(
-        "--min-words", type=_count, default=1, metavar="N", help="leave out texts of fewer words (SST-2 has phrases)"
+        "--min-words", type=count, default=1, metavar="N", help="leave out texts of fewer words (SST-2 has phrases)"
     )
-    parser.add_argument("--top", type=_count, default=3, metavar="K", help="triggers of each class (default: 3)")
+    parser.add_argument("--top", type=count, default=3, metavar="K", help="triggers of each class (default: 3)")
     parser.add_argument(
         "--threshold", type=float, default=0.02, help="least share in the probability (default: %(default)s)"
     )
-    parser.add_argument("--steps", type=_count, default=6, metavar="N", help="evaluations on the path (default: 6)")
+    parser.add_argument("--steps", type=count, default=6, metavar="N", help="evaluations on the path (default: 6)")
     parser.add_argument(
         "--attack",
         metavar="FILE_OR_FOLDER",
@@ -69,19 +69,19 @@ def add(commands: Any) -> None:
 def _triggers(options: argparse.Namespace) -> None:
     examples = _examples(options)
     attacked = read_examples(options.attack, "test", labelled=True) if options.attack else None
-    folder = _writable(options.output)
+    folder = writable(options.output)
     classifier = Classifier(options.model, None, "probability")
     if attacked is not None:
         label_numbers(attacked, classifier.labels)  # says what is wrong before the work, not after it
     found = _searched(examples, classifier, folder / "patterns.jsonl", options.steps)
     triggers = strongest([one for one in found.values() if one], classifier.labels, options.top, options.threshold)
     saved = save_triggers(triggers, folder / "triggers.json")
-    print(_printable(f"{describe_triggers(triggers, classifier.labels, len(examples))}\n\n  saved  {saved}"))
+    print(printable(f"{describe_triggers(triggers, classifier.labels, len(examples))}\n\n  saved  {saved}"))
     if attacked is not None:
         result = attack(attacked, triggers, classifier.model, classifier.tokenizer, show_progress=sys.stderr.isatty())
         saved = folder / "attack.json"
         saved.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(_printable(f"\n{describe_attack(result)}\n\n  saved  {saved}"))
+        print(printable(f"\n{describe_attack(result)}\n\n  saved  {saved}"))
 
 
 def describe_triggers(triggers: Sequence[Trigger], labels: Sequence[str], texts: int) -> str:

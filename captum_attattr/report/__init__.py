@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 from captum_attattr.explanation import Explanation
+from captum_attattr.files import writing
 from captum_attattr.report import packing
 from captum_attattr.report.colours import palette
 
@@ -65,13 +66,9 @@ class Report:
         Raises:
             ValueError: The file cannot be written.
         """
-        path = Path(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.html, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise ValueError(f"The report cannot be written to {path}: {error}") from error
-        return path
+        with writing("The report", path) as file:
+            file.write_text(self.html, encoding="utf-8", newline="\n")
+        return file
 
     @property
     def html(self) -> str:

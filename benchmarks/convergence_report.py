@@ -1,0 +1,144 @@
+"""From the measurements of benchmarks/convergence.py to a table, curves and a few sentences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import environment, line
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+Figures = dict[str, dict[str, dict[str, float]]]
+"""By F and path, and by what was run: errors, evaluations, seconds."""
+
+# Colours told apart by all common kinds of colour vision (Okabe and Ito).
+STYLES = {
+    "tolerance": ("#000000", "o-"),
+    "gausslegendre": ("#0072B2", "s-"),
+    "riemann_middle": ("#009E73", "^--"),
+    "riemann_trapezoid": ("#CC79A7", "v--"),
+    "riemann_left": ("#E69F00", "<:"),
+    "riemann_right": ("#56B4E9", ">:"),
+    "by hand": ("#D55E00", "D-"),
+}
+
+
+def summarized(results: dict[str, Any]) -> Figures:
+    """Over sentences and layers: median and worst error, mean evaluations; mean seconds over sentences."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, result in results.items():
+        groups.setdefault(" ".join(name.split()[:2]), []).append(result)
+    return {
+        group: {
+            what: {
+                "median": float(np.median([one[what]["errors"] for one in some])),
+                "worst": float(np.max([one[what]["errors"] for one in some])),
+                "evaluations": float(np.mean([one[what]["evaluations"] for one in some])),
+                "seconds": float(np.mean([one[what]["seconds"] for one in some])),
+            }
+            for what in some[0]
+        }
+        for group, some in groups.items()
+    }
+
+
+def write_report(results: dict[str, Any], settings: dict[str, Any], output: Path) -> str:
+    """Write convergence.json, .md and .png; returns the Markdown."""
+    found = summarized(results)
+    figures = {"settings": settings, "environment": environment(), "figures": found}
+    (output / "convergence.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    plot(found, output / "convergence.png")
+    text = markdown(found, settings)
+    (output / "convergence.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def plot(found: Figures, file: Path) -> None:
+    figure = FigureCanvasAgg(Figure(figsize=(5 * len(found), 9), dpi=100, layout="constrained")).figure
+    axes = figure.subplots(2, len(found), squeeze=False, sharey=True)
+    for column, (group, entries) in zip(axes.T, found.items(), strict=True):
+        output, path = group.split()
+        for panel, x in zip(column, ("evaluations", "seconds"), strict=True):
+            _draw(panel, entries, x)
+        column[0].set(title=f"F = {output}, {path}", xlabel="evaluations a layer")
+        column[1].set(xlabel="seconds for all layers of a sentence")
+    for row in axes:
+        row[0].set_ylabel("relative error: median, and worst (faint)")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.savefig(file, metadata={"Software": None})
+
+
+def _draw(axes: Axes, entries: dict[str, dict[str, float]], x: str) -> None:
+    for rule, (colour, style) in STYLES.items():
+        points = sorted(
+            (e[x], e["median"], e["worst"]) for what, e in entries.items() if what.rpartition(" ")[0] == rule
+        )
+        if points:
+            at, median, worst = zip(*points, strict=True)
+            axes.plot(at, median, style, color=colour, label=rule.replace("riemann_", "Riemann, "), markersize=4)
+            axes.plot(at, worst, style[0], color=colour, alpha=0.35, linestyle="none", markersize=4)
+    axes.axhline(0.01, color="black", linewidth=0.6, linestyle=":")
+    axes.set(xscale="log", yscale="log")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def markdown(found: Figures, settings: dict[str, Any]) -> str:
+    tables = "\n\n".join(f"## F = {group.replace(' ', ', ')}\n\n{table(entries)}" for group, entries in found.items())
+    return f"""# Convergence
+
+{settings["limit"]} sentences of SST-2, one at a time, float32; relative L2 error of a layer's shares, over sentences
+and layers, against {settings["reference"]} Gauss-Legendre nodes in float64. Seconds: all layers of a sentence, mean.
+Evaluations: nodes on the path, for each layer; by hand each is a pass of the whole model, in ours a pass from the
+layer on. Made by `python benchmarks/convergence.py --data FOLDER`; {line()}.
+
+{words(found)}
+
+![Error against evaluations and seconds](convergence.png)
+
+{tables}
+"""
+
+
+def words(found: Figures) -> str:
+    """What the figures say of each F, layer by layer."""
+    said = []
+    for group, entries in found.items():
+        ours, hand = entries["tolerance 0.01"], entries.get("by hand 64")
+        fewest = {
+            rule: min((e["evaluations"] for what, e in entries.items()
+                       if what.startswith(rule + " ") and e["worst"] < 0.01), default=None)
+            for rule in STYLES if rule not in ("tolerance", "by hand")
+        }  # fmt: skip
+        needs = ", ".join(
+            f"{rule.replace('riemann_', 'Riemann ')} {f'{n:.0f}' if n else 'more than 32'}"
+            for rule, n in fewest.items()
+        )
+        line = (
+            f"* **F = {group.replace(' ', ', ')}**: tolerance 0.01 takes {ours['evaluations']:.1f} evaluations and "
+            f"{ours['seconds']:.2f} s, with an error of {ours['median']:.1e} (median) and {ours['worst']:.1e} (worst). "
+            f"Steps (of 2, 4, 8, 16, 32) after which all errors are below 1e-2: {needs}."
+        )
+        if hand:
+            short = entries["by hand 20"]
+            line += (
+                f" By hand, 64 left Riemann steps take {hand['seconds'] / ours['seconds']:.0f} times as long "
+                f"({hand['seconds']:.1f} s), with {hand['median']:.1e} and {hand['worst']:.1e}; 20 steps "
+                f"{short['seconds'] / ours['seconds']:.0f} times as long, with {short['median']:.1e} and "
+                f"{short['worst']:.1e}."
+            )
+        said.append(line)
+    return "\n".join(said)
+
+
+def table(entries: dict[str, dict[str, float]]) -> str:
+    rows = [
+        f"| {what} | {e['evaluations']:.1f} | {e['median']:.1e} | {e['worst']:.1e} | {e['seconds']:.3f} |"
+        for what, e in entries.items()
+    ]
+    head = "| | evaluations | median error | worst error | seconds |\n| --- | --- | --- | --- | --- |\n"
+    return head + "\n".join(rows)

@@ -1,0 +1,57 @@
+"""Results of a long run, kept in a file as they come: a run that was broken off goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+class Store:
+    """Results by name, one a line, after a line with the settings that they belong to.
+
+    Args:
+        file: Where they are kept.
+        settings: What a run that goes on must have the same of.
+        about: Number of results, about, for a progress bar.
+    """
+
+    def __init__(self, file: Path, settings: dict[str, Any], about: int | None = None) -> None:
+        self.file = file
+        self.results: dict[str, Any] = {}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        kept = dict(pair for pair in map(_pair, lines) if pair)
+        if kept.pop("settings", settings) != json.loads(json.dumps(settings)) and lines:
+            raise SystemExit(f"{file} was made with other settings: give another --output, or delete it.")
+        self.results = kept
+        if lines:
+            self._write("")  # ends a line that an earlier run may have left unfinished
+        else:
+            self._write(json.dumps(["settings", settings]))
+        self._bar = tqdm(initial=len(kept), total=about, unit="result", smoothing=0.05, disable=about is None)
+
+    def get(self, name: str, work: Callable[[], Any]) -> Any:
+        """The result of that name, worked out where it is not known yet."""
+        if name not in self.results:
+            line = json.dumps([name, work()])
+            self._write(line)
+            self.results[name] = json.loads(line)[1]
+            self._bar.update()
+        return self.results[name]
+
+    def _write(self, line: str) -> None:
+        with open(self.file, "a", encoding="utf-8") as lines:
+            lines.write(line + "\n")
+
+
+def _pair(line: str) -> tuple[str, Any] | None:
+    """A line's name and result; None for a line that was cut short."""
+    try:
+        name, result = json.loads(line)
+    except ValueError:
+        return None
+    return name, result

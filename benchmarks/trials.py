@@ -1,0 +1,253 @@
+"""Ways to be faster that were tried: what each gives and what it costs, and where the time goes.
+
+    python benchmarks/trials.py
+
+At BERT-base size (random weights, 20 Gauss-Legendre steps, all layers): chunk sizes (``internal_batch_size``),
+``torch.autocast`` to bfloat16, ``torch.compile`` of the feed-forward parts, and how much less a row costs in larger
+batches, which is the most that replaying several layers in one batch could give. What bfloat16 does to the figures is
+measured on the bundled model and reviews. Where the time goes is what torch's profiler counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import environment, line
+from speed import build, sentences, timed
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from tqdm import tqdm
+
+from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores
+from captum_attattr.classifier import Classifier
+from captum_attattr.demo import load_reviews
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = 20
+CHUNKS = (1, 5, 10, 20, 40, 80, None)
+ROWS = (1, 3, 6, 12, 24)
+KINDS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul"),
+    "attention of the layers above": ("scaled_dot_product", "flash", "softmax"),
+    "GELU, layer norms, sums": ("gelu", "layer_norm", "add", "mul", "sub", "div", "tanh", "sum"),
+    "copies": ("copy_", "cat", "index", "clone", "fill_", "zero_", "expand", "select", "slice", "contiguous"),
+}
+
+
+def method_of(model: nn.Module) -> SelfAttentionAttribution:
+    return SelfAttentionAttribution(lambda i: model(i).logits.softmax(-1), attention_layers(model))
+
+
+def seconds(work: Callable[[], Any], repeats: int) -> float:
+    work()
+    return statistics.median(timed(work)[0] for _ in range(repeats))
+
+
+def in_turn(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each, run in turn, so that what slows the machine slows all of them."""
+    for work in works.values():
+        work()
+    runs = [{name: timed(work)[0] for name, work in works.items()} for _ in range(repeats)]
+    return {name: statistics.median(run[name] for run in runs) for name in works}
+
+
+def chunk_sizes(model: nn.Module, tokens: int, batch: int, repeats: int) -> dict[str, float]:
+    method, ids = method_of(model), sentences(None, tokens, batch)
+    return in_turn(
+        {
+            str(chunk): lambda c=chunk: method.attribute(ids, target=1, n_steps=STEPS, internal_batch_size=c)
+            for chunk in CHUNKS
+        },
+        repeats,
+    )
+
+
+def half_precision(model: nn.Module, tokens: int, repeats: int) -> dict[str, Any]:
+    method, ids = method_of(model), sentences(None, tokens, 1)
+
+    def work(cast: bool) -> Any:
+        with torch.autocast("cpu", torch.bfloat16) if cast else contextlib.nullcontext():
+            return method.attribute(ids, target=1, n_steps=STEPS)
+
+    return in_turn({"float32": lambda: work(False), "bfloat16": lambda: work(True)}, repeats)
+
+
+def half_precision_error() -> dict[str, float]:
+    """On the bundled model and reviews: relative errors of layers' shares, rank correlation of head scores."""
+    classifier = Classifier(None, None, "probability")
+    method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
+    errors, exact_heads, cast_heads = [], [], []
+    for batch in classifier.batches([text for text, _ in load_reviews()], None, 12):
+        ids, *rest = batch.inputs
+        options = {
+            "target": classifier.predict(batch)[0].argmax(-1).tolist(),
+            "additional_forward_args": tuple(rest), "n_steps": STEPS,
+        }  # fmt: skip
+        exact = method.attribute(ids, **options)
+        with torch.autocast("cpu", torch.bfloat16):
+            cast = method.attribute(ids, **options)
+        errors += [
+            float(e) for one, other in zip(cast, exact, strict=True)
+            for e in (one.float() - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
+        ]  # fmt: skip
+        exact_heads.append(torch.stack([head_scores(share) for share in exact]).double())
+        cast_heads.append(torch.stack([head_scores(share.float()) for share in cast]).double())
+    ranks = [torch.cat(some, 1).mean(1).flatten().argsort().argsort().double() for some in (exact_heads, cast_heads)]
+    return {
+        "median error": statistics.median(errors),
+        "worst error": max(errors),
+        "rank correlation of heads": float(torch.corrcoef(torch.stack(ranks))[0, 1]),
+    }
+
+
+def compiled(size: str, tokens: int, repeats: int) -> dict[str, Any]:
+    plain, _ = build(size)
+    fast, _ = build(size)
+    for block in fast.bert.encoder.layer:
+        block.intermediate.compile(dynamic=True)
+        block.output.compile(dynamic=True)
+    ids = sentences(None, tokens, 1)
+    methods = {"as it is": method_of(plain), "compiled": method_of(fast)}
+
+    def work(name: str) -> Any:
+        return methods[name].attribute(ids, target=1, n_steps=STEPS)
+
+    first, there = timed(lambda: work("compiled"))
+    exact = work("as it is")
+    error = max(float((a - b).norm() / b.norm()) for a, b in zip(there, exact, strict=True))
+    found = in_turn({name: lambda n=name: work(n) for name in methods}, repeats)
+    return found | {"first call": first, "largest relative difference": error}
+
+
+def cost_of_rows(size: str, tokens: int, repeats: int) -> dict[str, float]:
+    """Milliseconds a row of a forward and backward pass, by rows in the batch."""
+    model, tokenizer = build(size)
+    inner = model.get_input_embeddings()(sentences(tokenizer, tokens, 1)).detach()
+
+    def work(rows: int) -> None:
+        model(inputs_embeds=inner.expand(rows, -1, -1).clone().requires_grad_()).logits[:, 1].sum().backward()
+
+    return {str(rows): 1000 * seconds(lambda r=rows: work(r), 3 * repeats) / rows for rows in ROWS}
+
+
+def where_the_time_goes(model: nn.Module, tokens: int) -> dict[str, Any]:
+    method, ids = method_of(model), sentences(None, tokens, 1)
+    with torch.no_grad():
+        unit = seconds(lambda: model(ids.expand(10, -1)), 3) / 10
+    method.attribute(ids, target=1, n_steps=STEPS)
+    whole, _ = timed(lambda: method.attribute(ids, target=1, n_steps=STEPS))
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        method.attribute(ids, target=1, n_steps=STEPS)
+    spent = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for event in profiler.key_averages():
+        name = event.key.removeprefix("aten::")
+        kind = next((k for k, marks in KINDS.items() if any(mark in name for mark in marks)), "the rest")
+        spent[kind] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {
+        "seconds": whole, "forward passes a step": whole / STEPS / unit,
+        "shares": {kind: time / total for kind, time in spent.items()},
+    }  # fmt: skip
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    size = "BERT-base size"
+    model, _ = build(size)
+    works: dict[str, Callable[[], Any]] = {
+        "chunks, 128 tokens": lambda: chunk_sizes(model, 128, 1, args.repeats),
+        "chunks, 32 tokens, batch 4": lambda: chunk_sizes(model, 32, 4, args.repeats),
+        "bfloat16": lambda: half_precision(model, 128, args.repeats),
+        "bfloat16, error": half_precision_error,
+        "compile": lambda: compiled(size, 128, args.repeats),
+        "rows, bundled, 32 tokens": lambda: cost_of_rows("bundled", 32, args.repeats),
+        f"rows, {size}, 32 tokens": lambda: cost_of_rows(size, 32, args.repeats),
+        f"rows, {size}, 128 tokens": lambda: cost_of_rows(size, 128, args.repeats),
+        "profile": lambda: where_the_time_goes(model, 128),
+    }
+    return {name: work() for name, work in tqdm(works.items(), desc="trials")}
+
+
+def table(figures: dict[str, Any]) -> str:
+    found = figures["found"]
+    half, loss, comp, prof = (found[name] for name in ("bfloat16", "bfloat16, error", "compile", "profile"))
+    chunks = "\n".join(
+        f"| {name.removeprefix('chunks, ')} | " + " | ".join(f"{found[name][str(c)]:.2f}" for c in CHUNKS) + " |"
+        for name in found if name.startswith("chunks")
+    )  # fmt: skip
+    rows = "\n".join(
+        f"| {name.removeprefix('rows, ')} | " + " | ".join(f"{found[name][str(r)]:.2f}" for r in ROWS) + " |"
+        for name in found if name.startswith("rows")
+    )  # fmt: skip
+    shares = "\n".join(f"| {kind} | {share:.0%} |" for kind, share in prof["shares"].items())
+    return f"""# Trials
+
+Ways to be faster, at BERT-base size (random weights), all layers, {STEPS} Gauss-Legendre steps, one sentence of 128
+tokens where not said otherwise. Made by `python benchmarks/trials.py`; {line()}.
+
+## Where the time goes
+
+{prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step. By torch's profiler:
+
+| | |
+| --- | --- |
+{shares}
+
+## Chunk size
+
+Seconds, by `internal_batch_size`; the last is what the engine picks.
+
+| | {" | ".join(str(c) for c in CHUNKS)} |
+|{" --- |" * (len(CHUNKS) + 1)}
+{chunks}
+
+## bfloat16 by autocast
+
+{half["float32"]:.2f} s in float32, {half["bfloat16"]:.2f} s under `torch.autocast("cpu", torch.bfloat16)`:
+**{half["float32"] / half["bfloat16"]:.2f} times as fast**. On the bundled model and its reviews the error of a layer's
+shares against float32 is {loss["median error"]:.1%} (median) and {loss["worst error"]:.1%} (worst), and the rank
+correlation of the mean head scores {loss["rank correlation of heads"]:.4f}. So it is left to whoever asks for it.
+
+## torch.compile of the feed-forward parts
+
+{comp["as it is"]:.2f} s as it is, {comp["compiled"]:.2f} s compiled: **{comp["as it is"] / comp["compiled"]:.2f} times as
+fast** once compiled; the first call took {comp["first call"]:.0f} s. Largest relative difference
+{comp["largest relative difference"]:.0e}. It needs nothing of ours: `block.intermediate.compile()` before
+attributing.
+
+## Several layers in one batch
+
+Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 2 rows a sentence
+and layer; what larger batches save is the most that putting layers together could give.
+
+| | {" | ".join(str(r) for r in ROWS)} |
+|{" --- |" * (len(ROWS) + 1)}
+{rows}
+
+On a GPU: not measured.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    figures = {"settings": settings, "environment": environment(), "found": measure(args)}
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "trials.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (args.output / "trials.md").write_text(table(figures))
+    print(table(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Benchmarks that have no test file of their own run on little, and broken runs go on."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captum_attattr.demo import REVIEWS
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run(load, monkeypatch, tmp_path):
+    def main(script: str, *options: str) -> None:
+        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), *options])
+        load(script).main()
+
+    return main
+
+
+def refuse():
+    raise AssertionError("was worked out before")
+
+
+def test_a_store_goes_on_where_it_was_broken_off(load, tmp_path):
+    store = load("store").Store(tmp_path / "new" / "run.jsonl", {"seed": 0, "sizes": (1, 2)})
+    assert store.get("one", lambda: {"a": (1, 2)}) == {"a": [1, 2]}
+    with store.file.open("a") as lines:
+        lines.write('["two", {"a')  # broken off here
+    again = load("store").Store(store.file, {"seed": 0, "sizes": (1, 2)})
+    assert again.get("one", refuse) == {"a": [1, 2]}
+    assert again.get("two", lambda: 2) == 2
+    third = load("store").Store(store.file, {"seed": 0, "sizes": (1, 2)})
+    assert third.results == {"one": {"a": [1, 2]}, "two": 2}
+    before = store.file.read_bytes()
+    with pytest.raises(SystemExit, match="made with other settings"):
+        load("store").Store(store.file, {"seed": 1, "sizes": (1, 2)})
+    assert store.file.read_bytes() == before
+
+
+def test_tolerance(run, load, monkeypatch, tmp_path):
+    options = ("--data", str(REVIEWS), "--limit", "3", "--reference", "16", "--threads", "1", "--batch-size", "2")
+    tolerance = load("tolerance")
+    monkeypatch.setattr(tolerance, "table", lambda *_: refuse())
+    with pytest.raises(AssertionError):
+        run("tolerance", *options)
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", ["tolerance", "--output", str(tmp_path), *options])
+    monkeypatch.setattr(tolerance, "measure", lambda *_: refuse())  # all of it is kept
+    tolerance.main()
+    figures = json.loads((tmp_path / "tolerance.json").read_text())
+    assert figures["sentences"] == 3
+    for output in ("probability", "logit"):
+        assert figures[output]["pairs"] == 18
+        assert figures[output]["worst"] < 2e-2
+        assert 3 <= figures[output]["evaluations"] <= 20
+    assert "| pairs above 2e-2 | 0 | 0 |" in (tmp_path / "tolerance.md").read_text()
+
+
+def test_speed(run, tmp_path, monkeypatch, load):
+    monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
+    monkeypatch.setattr(load("speed"), "growth", lambda args: {"layers": [(2, 0.1)]})
+    run("speed", "--sizes", "BERT-base size", "--tokens", "8", "--batch", "1", "2", "--repeats", "1", "--threads", "1")
+    figures = json.loads((tmp_path / "speed.json").read_text())
+    assert figures["same_work"]["relative_difference"] < 1e-4
+    assert [cell["batch"] for cell in figures["cells"]] == [1, 2]
+    assert all(cell["ours_seconds"] > 0 and cell["by_hand_64_seconds"] > 0 for cell in figures["cells"])
+    assert "## Growth" in (tmp_path / "speed.md").read_text()
+
+
+def test_memory(tmp_path):
+    script = [sys.executable, str(BENCHMARKS / "memory.py"), "--sizes", "--tokens", "256", "--threads", "1"]
+    done = subprocess.run([*script, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "memory.json").read_text())["long"]["256"]
+    assert all(found[how]["mebibytes"] > 0 for how in ("pass", "reduced"))
+
+
+def test_pruning(run, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("test", "dev", "train"):
+        (folder / f"{split}.tsv").write_bytes(REVIEWS.read_bytes())
+    options = ("--limit", "4", "--examples", "4", "--stability", "4", "--seeds", "1")
+    run("pruning", "--data", str(folder), *options)
+    figures = json.loads((tmp_path / "pruning.json").read_text())
+    assert {"attattr", "taylor", "attention", "ablation", "random 0"} <= set(figures["curves"])
+    assert all(0 <= share <= 1 for share in figures["curves"]["attattr"]["accuracy"])
+    assert (tmp_path / "pruning.png").stat().st_size > 10_000
