@@ -13,13 +13,11 @@ are there, ``pruning.json``, ``pruning.md`` and ``pruning.png`` are written and 
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
 import itertools
 import random
 import statistics
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +26,15 @@ import pandas as pd
 import torch
 from machine import environment
 from pruning_report import write_report
+from pruning_task import CHUNK, Head, Task
 from store import Store
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.checkpoint import model_fingerprint
-from captum_attattr.classifier import Batch, Classifier
+from captum_attattr.classifier import Classifier
 from captum_attattr.examples import Example, label_numbers, read_examples
 from captum_attattr.importance import HeadImportance
 from captum_attattr.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
-from captum_attattr.outputs import Examples
-from captum_attattr.pruning import prune_heads
 from captum_attattr.ranking import Importance
 
 RESULTS = Path(__file__).parent / "results"
@@ -51,105 +48,6 @@ MEASURES: dict[str, Measure] = {
 # Attention does not ask what the output is.
 PREDICTED = ("attattr", "taylor", "ablation")
 LEVELS = range(11)
-CHUNK = 10
-Head = tuple[int, int]
-
-
-@dataclass
-class Kept(Measure):
-    """Another measure, whose scores of single examples are kept."""
-
-    inner: Measure
-    rows: list[torch.Tensor]
-
-    @property
-    def name(self) -> str:
-        return self.inner.name
-
-    def scores(self, examples: Examples) -> list[torch.Tensor]:
-        found = self.inner.scores(examples)
-        self.rows += [torch.cat(row) for row in zip(*(layer.double() for layer in found), strict=True)]
-        return found
-
-
-@dataclass
-class Task:
-    """The model, the sentences, and what is known so far."""
-
-    classifier: Classifier
-    test: list[Example]
-    other: list[Example]
-    count: int
-    """How many of the other sentences the importance is taken on."""
-    store: Store
-
-    def __post_init__(self) -> None:
-        self.lengths = [len(self.classifier.tokenizer(example.text)["input_ids"]) for example in self.other]
-        texts = [example.text for example in self.test]
-        self.batches: list[Batch] = list(self.classifier.batches(texts, None, 32))
-        self.labels = label_numbers(self.test, self.classifier.labels)
-        self.grid = [(layer, head) for layer in range(self.layers) for head in range(self.heads)]
-
-    @property
-    def model(self) -> Any:
-        return self.classifier.model
-
-    @property
-    def layers(self) -> int:
-        return int(self.model.config.num_hidden_layers)
-
-    @property
-    def heads(self) -> int:
-        return int(self.model.config.num_attention_heads)
-
-    def without(self, heads: Iterable[Head]) -> Any:
-        """A copy of the model with these heads cut out, which is the model with them masked, and faster."""
-        return prune_heads(copy.deepcopy(self.model), sorted(heads)).eval()
-
-    def right(self, removed: Sequence[Head]) -> np.ndarray:
-        """Which test sentences are classified right without these heads."""
-        name = "right " + hashlib.sha256(repr(sorted(removed)).encode()).hexdigest()[:16]
-
-        def compute() -> str:
-            model, right = self.without(removed), np.zeros(len(self.test), dtype=bool)
-            with torch.inference_mode():
-                for batch in self.batches:
-                    found = model(**dict(zip(self.classifier.input_names, batch.inputs, strict=True))).logits.argmax(-1)
-                    for place, label in zip(batch.places, found.tolist(), strict=True):
-                        right[place] = label == self.labels[place]
-            return np.packbits(right).tobytes().hex()
-
-        bits = np.frombuffer(bytes.fromhex(self.store.get(name, compute)), dtype=np.uint8)
-        return np.unpackbits(bits)[: len(self.test)].astype(bool)
-
-    def scores(self, measure: Measure, wanted: range, target: str = "gold", removed: Sequence[Head] = ()) -> np.ndarray:
-        """Scores (sentence, layers, heads) of single sentences in their order, NaN for removed heads."""
-        gone = hashlib.sha256(repr(sorted(removed)).encode()).hexdigest()[:8] if removed else "none"
-        # Sentences of like length go together, so that nothing is padded for long.
-        order = sorted(wanted, key=lambda place: self.lengths[place])
-        there = [layer * self.heads + head for layer, head in self.grid if (layer, head) not in set(removed)]
-        found = np.full((len(wanted), len(self.grid)), np.nan)
-        model: Any = None
-        for start in range(0, len(order), CHUNK):
-            places = order[start : start + CHUNK]
-
-            def compute(places: Sequence[int] = places) -> list[list[float]]:
-                nonlocal model
-                model = self.without(removed) if model is None else model
-                kept = Kept(measure, [])
-                scorer = HeadImportance(model, measure=kept, target=target)
-                scorer.run([self.other[place] for place in places], tokenizer=self.classifier.tokenizer)
-                return [row.tolist() for row in kept.rows]
-
-            name = f"importance {measure.name} {target} {gone} {wanted} {start}"
-            rows = np.array([place - wanted.start for place in places])
-            found[np.ix_(rows, there)] = self.store.get(name, compute)
-        return found.reshape(len(wanted), self.layers, self.heads)
-
-    def importance(self, measure: Measure, target: str = "gold", removed: Sequence[Head] = ()) -> np.ndarray:
-        """Mean scores (layers, heads) over the sentences of the experiment."""
-        mean: np.ndarray = self.scores(measure, range(self.count), target, removed).mean(0)
-        return mean
 
 
 def whole_sentences(examples: list[Example]) -> list[Example]:

@@ -15,8 +15,8 @@ Three parts, each with both sides in one run and in turn:
 
 The bundled model is trained; BERT-base and BERT-large sizes have random weights, which need the first rung of
 evaluations only (the evaluations used are in the table). Where the whole work would take minutes, first and last layer
-are timed, with few steps for the work by hand, and the rest is filled in between, since time is a straight line in
-both: these cells say "~".
+are timed, and for Captum's methods one batch of steps as large as they are given, and the rest is filled in between,
+since time is a straight line in both: these cells say "~".
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from typing import Any
 import torch
 from by_hand import by_hand
 from captum.attr import LayerIntegratedGradients
-from machine import environment, line
+from machine import environment
+from speed_report import table
+from store import Store
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification
@@ -41,6 +43,8 @@ from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.demo import load_demo, load_reviews
 
 RESULTS = Path(__file__).parent / "results"
+# Of a batch of Captum's methods: larger ones are no faster on a CPU, and take gigabytes.
+MOST_TOKENS = 8192
 SIZES = {"bundled": None, "BERT-base size": (12, 768, 12), "BERT-large size": (24, 1024, 16)}
 
 
@@ -98,6 +102,9 @@ def same_work(args: argparse.Namespace) -> dict[str, Any]:
         pairs.append((ours, hand))
     layers = len(shares)
     bound = 2 * sum(layers - layer - 0.25 for layer in range(layers)) / layers
+    # Of a BERT block's 12 d^2 weights, only key and value (2 d^2) are applied to every row of the topmost one.
+    narrow = 2 * sum(max(layers - layer - 0.25 - 10 / 12, 0) for layer in range(layers)) / layers
+    hand_bound = sum(1 + (layers - layer - 0.25) / layers for layer in range(layers))
     ours, hand = (statistics.median(pair[side] for pair in pairs) for side in (0, 1))
     return {
         "forward_per_row_seconds": unit,
@@ -106,6 +113,8 @@ def same_work(args: argparse.Namespace) -> dict[str, Any]:
         "speedups": [pair[1] / pair[0] for pair in pairs],
         "speedup": statistics.median(pair[1] / pair[0] for pair in pairs),
         "bound_forwards_a_step": bound,
+        "bound_with_rows_that_are_read": narrow,
+        "by_hand_bound_forwards_a_step": hand_bound,
         "ours_forwards_a_step": ours / steps / unit,
         "by_hand_forwards_a_step": hand / steps / unit,
         "relative_difference": max(float((a - b).norm() / b.norm()) for a, b in zip(shares, theirs, strict=True)),
@@ -140,8 +149,8 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     found["ours_seconds"] = seconds
     found["evaluations"] = float(method.convergence.evaluations.double().mean())
     for steps in (64, 20):
-        few = steps if whole else 2
-        rows = max(batch, min(few * batch, 8192 // tokens))
+        few = steps if whole else one_batch(steps, batch, tokens)
+        rows = max(batch, min(few * batch, MOST_TOKENS // tokens))
         spent, theirs = timed(lambda few=few, rows=rows: by_hand(
             model, ids, few, "riemann_left", rows, target, timed_layers))  # fmt: skip
         found[f"by_hand_{steps}_seconds"] = spent * (1 if whole else steps / few * len(layers) / 2)
@@ -154,11 +163,16 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     return found
 
 
+def one_batch(steps: int, batch: int, tokens: int) -> int:
+    """How many steps fill a batch as large as Captum's methods are given here."""
+    return min(steps, max(2, MOST_TOKENS // tokens // batch))
+
+
 def token_level(model: nn.Module, forward: Any, ids: Tensor, target: Any, whole: bool) -> float:
     """LayerIntegratedGradients on the embeddings, its default 50 steps of its default rule."""
-    steps = 50 if whole else 4
+    steps = 50 if whole else one_batch(50, *ids.shape)
     method = LayerIntegratedGradients(forward, model.bert.embeddings)
-    rows = max(len(ids), min(steps * len(ids), 8192 // ids.shape[1]))
+    rows = max(len(ids), min(steps * len(ids), MOST_TOKENS // ids.shape[1]))
     blank = torch.zeros_like(ids)
     spent, _ = timed(lambda: method.attribute(
         ids, baselines=blank, target=target, n_steps=steps, internal_batch_size=rows))  # fmt: skip
@@ -169,10 +183,13 @@ def worst_error(ours: list[Tensor], exact: list[Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, exact, strict=True))
 
 
-def growth(args: argparse.Namespace) -> dict[str, list[tuple[int, float]]]:
+def growth(args: argparse.Namespace, store: Store) -> dict[str, list[tuple[int, float]]]:
     """Seconds to tolerance 0.01 against one thing at a time, at a third of BERT-base's width."""
 
     def run(layers: int, tokens: int, batch: int) -> float:
+        return float(store.get(f"growth {layers} {tokens} {batch}", lambda: once(layers, tokens, batch)))
+
+    def once(layers: int, tokens: int, batch: int) -> float:
         torch.manual_seed(0)
         config = BertConfig(
             hidden_size=384, num_hidden_layers=layers, num_attention_heads=12, intermediate_size=1536,
@@ -193,77 +210,6 @@ def growth(args: argparse.Namespace) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def table(figures: dict[str, Any]) -> str:
-    work = figures["same_work"]
-    lines = [
-        "| model | tokens | batch | ours, tolerance 0.01 | evaluations | injected attention, 64 left | 20 left | "
-        "**64 / ours** | 20 / ours | token-level IG, 50 | ours / token-level | true error: ours, 64, 20 |",
-        "|" + " --- |" * 12,
-    ]
-    for c in figures["cells"]:
-        if "ours_seconds" not in c:
-            lines.append(f"| {c['size']} | {c['tokens']} | {c['batch']} | not measured |" + " |" * 8)
-            continue
-        mark = "~" if c["estimated"] else ""
-        hand, short = c["by_hand_64_seconds"], c["by_hand_20_seconds"]
-        errors = (
-            f"{c['ours_error']:.0e}, {c['by_hand_64_error']:.0e}, {c['by_hand_20_error']:.0e}"
-            if "ours_error" in c
-            else ""
-        )
-        lines.append(
-            f"| {c['size']} | {c['tokens']} | {c['batch']} | {mark}{c['ours_seconds']:.3g} s | "
-            f"{c['evaluations']:.1f} | "
-            f"{mark}{hand:.3g} s | {mark}{short:.3g} s | **{hand / c['ours_seconds']:.0f}** | "
-            f"{short / c['ours_seconds']:.1f} | {mark}{c['tokens_only_seconds']:.3g} s | "
-            f"{c['ours_seconds'] / c['tokens_only_seconds']:.2f} | {errors} |"
-        )
-    grown = "\n".join(
-        f"| {what} | " + ", ".join(f"{n}: {seconds:.3g} s" for n, seconds in points) + " |"
-        for what, points in figures["growth"].items()
-    )
-    pairs = ", ".join(f"{x:.2f}" for x in work["speedups"])
-    over_bound = work["ours_forwards_a_step"] / work["bound_forwards_a_step"]
-    return f"""# Speed
-
-Made by `python benchmarks/speed.py`; {line()}. float32, both sides in turn in one process.
-
-## The same answer
-
-All token pairs of all heads of all layers, against `IntegratedGradients` over injected attention with 64 and 20 left
-Riemann steps, and against `LayerIntegratedGradients` on the embeddings with 50 steps, one score a token. "~": first and
-last layer timed, a few steps by hand, the rest filled in. The bundled model is trained, the others have random weights,
-which need 3 evaluations; trained ones need somewhat more ([tolerance](tolerance.md)). The true error is relative, in
-the worst layer, against 64 Gauss-Legendre nodes. Not measured: cells in which one forward pass of the batch takes over
-{figures["settings"]["most"]:.0f} s.
-
-{chr(10).join(lines)}
-
-## The same work
-
-BERT-base size, one sentence of 128 tokens, 20 Gauss-Legendre steps in every layer. A forward pass, per row of a batch,
-takes {work["forward_per_row_seconds"]:.4f} s.
-
-| | seconds | forward passes a step |
-| --- | --- | --- |
-| bound of replays that compute every row | | {work["bound_forwards_a_step"]:.2f} |
-| **SelfAttentionAttribution** | {work["ours_seconds"]:.2f} | {work["ours_forwards_a_step"]:.2f} |
-| IntegratedGradients over injected attention | {work["by_hand_seconds"]:.2f} | {work["by_hand_forwards_a_step"]:.2f} |
-
-**{work["speedup"]:.2f} times faster** (single pairs: {pairs}), at {over_bound:.2f} times the bound, which counts every
-row of the topmost block, while only those that the classifier reads are computed. Largest relative difference of the
-two results: {work["relative_difference"]:.1e}.
-
-## Growth
-
-Seconds to tolerance 0.01 at width 384 (6 layers, 64 tokens, one sentence, where not said otherwise).
-
-| against | |
-| --- | --- |
-{grown}
-"""
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
@@ -281,17 +227,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    store = Store(args.output / "speed.jsonl", settings)
     grid = [(size, tokens, batch) for size in args.sizes for tokens in args.tokens for batch in args.batch]
     figures = {
-        "settings": {name: value for name, value in vars(args).items() if name != "output"},
+        "settings": settings,
         "environment": environment(),
-        "same_work": same_work(args),
-        "cells": [cell(*one, args) for one in tqdm(grid, desc="the same answer", unit="cell")],
-        "growth": growth(args),
+        "same_work": store.get("same work", lambda: same_work(args)),
+        "cells": [
+            store.get(f"cell {size}, {tokens}, {batch}", lambda s=size, t=tokens, b=batch: cell(s, t, b, args))
+            for size, tokens, batch in tqdm(grid, desc="the same answer", unit="cell")
+        ],
+        "growth": growth(args, store),
     }
-    args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "speed.json").write_text(json.dumps(figures, indent=2) + "\n")
     (args.output / "speed.md").write_text(table(figures))
+    store.file.unlink()
     print(table(figures))
 
 

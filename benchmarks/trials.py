@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from machine import environment, line
 from speed import build, sentences, timed
-from torch import Tensor, nn
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
@@ -193,7 +193,8 @@ tokens where not said otherwise. Made by `python benchmarks/trials.py`; {line()}
 
 ## Where the time goes
 
-{prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step. By torch's profiler:
+{prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step. By torch's
+profiler:
 
 | | |
 | --- | --- |
@@ -216,10 +217,10 @@ correlation of the mean head scores {loss["rank correlation of heads"]:.4f}. So 
 
 ## torch.compile of the feed-forward parts
 
-{comp["as it is"]:.2f} s as it is, {comp["compiled"]:.2f} s compiled: **{comp["as it is"] / comp["compiled"]:.2f} times as
-fast** once compiled; the first call took {comp["first call"]:.0f} s. Largest relative difference
-{comp["largest relative difference"]:.0e}. It needs nothing of ours: `block.intermediate.compile()` before
-attributing.
+{comp["as it is"]:.2f} s as it is, {comp["compiled"]:.2f} s compiled:
+**{comp["as it is"] / comp["compiled"]:.2f} times as fast** once compiled; the first call took
+{comp["first call"]:.0f} s. Largest relative difference {comp["largest relative difference"]:.0e}. It needs nothing of
+ours: call `block.intermediate.compile()` and `block.output.compile()` before attributing.
 
 ## Several layers in one batch
 

@@ -72,7 +72,7 @@ def test_tolerance(run, load, monkeypatch, tmp_path):
 
 def test_speed(run, tmp_path, monkeypatch, load):
     monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
-    monkeypatch.setattr(load("speed"), "growth", lambda args: {"layers": [(2, 0.1)]})
+    monkeypatch.setattr(load("speed"), "growth", lambda *_: {"layers": [(2, 0.1)]})
     run("speed", "--sizes", "BERT-base size", "--tokens", "8", "--batch", "1", "2", "--repeats", "1", "--threads", "1")
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["same_work"]["relative_difference"] < 1e-4
@@ -100,3 +100,18 @@ def test_pruning(run, tmp_path):
     assert {"attattr", "taylor", "attention", "ablation", "random 0"} <= set(figures["curves"])
     assert all(0 <= share <= 1 for share in figures["curves"]["attattr"]["accuracy"])
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
+
+
+def test_convergence(run, tmp_path):
+    run("convergence", "--data", str(REVIEWS), "--limit", "1", "--reference", "32", "--threads", "1")
+    found = json.loads((tmp_path / "convergence.json").read_text())["figures"]
+    assert set(found) == {f"{output} {path}" for output in ("probability", "logit") for path in ("layerwise", "joint")}
+    for group, entries in found.items():
+        assert entries["gausslegendre 32"]["worst"] < 1e-4
+        assert entries["tolerance 0.001"]["worst"] < 5e-3
+        assert entries["gausslegendre 8"]["median"] < entries["riemann_left 32"]["median"]
+        assert ("by hand 64" in entries) == ("layerwise" in group)
+    ours, hand = (found["probability layerwise"][what] for what in ("tolerance 0.01", "by hand 64"))
+    assert ours["worst"] < hand["worst"]
+    assert (tmp_path / "convergence.png").stat().st_size > 10_000
+    assert "F = logit, joint" in (tmp_path / "convergence.md").read_text()
