@@ -66,7 +66,8 @@ def token_scores(
     Args:
         attributions: See the module.
         reduction: "received", what a token gets as a key from all queries; "sent", what it looks at as a query;
-            "first", what the first token ([CLS] in BERT) takes from it.
+            "first", what the first token ([CLS] in BERT) takes from it. The default named the tokens that a prediction
+            rests on best, on the joint path above all (``benchmarks/results/faithfulness.md``).
         normalize: As in :func:`head_scores`.
 
     Returns:

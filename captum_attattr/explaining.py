@@ -53,7 +53,8 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         target: Label to explain, by number or name, one for all or one for each text; None for the predicted one.
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
-        path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`.
+        path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is the
+            better one, and the quicker (``benchmarks/results/faithfulness.md``); layers and heads ask for the other.
         tolerance: Relative error to keep: each text takes as many evaluations in each layer as it needs. None for
             ``n_steps`` evaluations of ``method`` everywhere.
         n_steps: Evaluations on the path, for each text and layer; with ``tolerance`` at most so many.

@@ -257,7 +257,7 @@ def test_half_of_the_heads(run, model, measured):
     assert f"parameters  {before:,} -> {after:,} ({after / before - 1:+.1%})" in out
     assert after < before
     assert out.endswith("  saved       half\n")
-    gone = measured.lowest(0.5)
+    gone = measured.lowest(0.5, "l2")
     assert sum(map(len, remaining_heads(small))) == 3
     assert all(head not in remaining_heads(small)[layer] for layer, head in gone)
     batch = tokenizer([text for text, _ in TEXTS], padding=True, return_tensors="pt")
@@ -280,9 +280,10 @@ def test_the_best_heads_of_each_layer(run, model, measured):
     assert [len(layer) for layer in remaining_heads(load_classifier("pruned")[0])] == [1, 1, 1]
 
 
-def test_layers_may_be_normalised(run, model, measured):
-    _, out, _ = prune(run, model, "--keep", "0.5", "--normalize", "--json")
-    assert json.loads(out)["removed"] == [list(head) for head in measured.lowest(0.5, "l2")]
+def test_layers_are_normalised_unless_that_is_not_wanted(run, model, measured):
+    for option, normalize in (([], "l2"), (["--normalize"], "l2"), (["--no-normalize"], None)):
+        _, out, _ = prune(run, model, "--keep", "0.5", "--json", *option)
+        assert json.loads(out)["removed"] == [list(head) for head in measured.lowest(0.5, normalize)]
 
 
 def test_a_pruned_model_is_measured_and_pruned_again(run, model, measured):

@@ -54,7 +54,8 @@ def add(commands: Any) -> None:
         "--path",
         choices=("layerwise", "joint"),
         default="layerwise",
-        help="put back the attention of one layer at a time, or of all together (default: layerwise)",
+        help="put back the attention of one layer at a time, or of all together, the better way to score tokens "
+        "(default: layerwise)",
     )
     parser.add_argument(
         "--tolerance",
