@@ -24,8 +24,8 @@ _EXAMPLES = """examples:
   captum-attattr prune --importance heads/heads.json --top 3 --data reviews.tsv
   captum-attattr explain "A warm, funny film." --model half
 
-FOLDER then holds the pruned model and its tokenizer; captum_attattr.load_pruned(FOLDER) reads it. On SST-2 most accuracy
-was kept by the importance that heads --measure taylor gives, each layer's scores normalised
+FOLDER then holds the pruned model and its tokenizer; captum_attattr.load_pruned(FOLDER) reads it. On SST-2 most
+accuracy was kept by the importance that heads --measure taylor gives, each layer's scores normalised
 (benchmarks/results/pruning.md).
 """
 
