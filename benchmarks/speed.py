@@ -43,8 +43,8 @@ from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.demo import load_demo, load_reviews
 
 RESULTS = Path(__file__).parent / "results"
-# Of a batch of Captum's methods: larger ones are no faster on a CPU, and take gigabytes.
-MOST_TOKENS = 8192
+# Of a batch of Captum's methods: larger ones are no faster on a CPU, and take many gigabytes.
+MOST_TOKENS = {"bundled": 8192, "BERT-base size": 8192, "BERT-large size": 4096}
 SIZES = {"bundled": None, "BERT-base size": (12, 768, 12), "BERT-large size": (24, 1024, 16)}
 
 
@@ -149,8 +149,8 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     found["ours_seconds"] = seconds
     found["evaluations"] = float(method.convergence.evaluations.double().mean())
     for steps in (64, 20):
-        few = steps if whole else one_batch(steps, batch, tokens)
-        rows = max(batch, min(few * batch, MOST_TOKENS // tokens))
+        few = steps if whole else one_batch(size, steps, batch, tokens)
+        rows = max(batch, min(few * batch, MOST_TOKENS[size] // tokens))
         spent, theirs = timed(lambda few=few, rows=rows: by_hand(
             model, ids, few, "riemann_left", rows, target, timed_layers))  # fmt: skip
         found[f"by_hand_{steps}_seconds"] = spent * (1 if whole else steps / few * len(layers) / 2)
@@ -159,20 +159,20 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
             found[f"by_hand_{steps}_error"] = worst_error(theirs, exact)
             found["ours_error"] = worst_error(shares, exact)
     found.pop("exact", None)
-    found["tokens_only_seconds"] = token_level(model, forward, ids, target, whole)
+    found["tokens_only_seconds"] = token_level(size, model, forward, ids, target, whole)
     return found
 
 
-def one_batch(steps: int, batch: int, tokens: int) -> int:
+def one_batch(size: str, steps: int, batch: int, tokens: int) -> int:
     """How many steps fill a batch as large as Captum's methods are given here."""
-    return min(steps, max(2, MOST_TOKENS // tokens // batch))
+    return min(steps, max(2, MOST_TOKENS[size] // tokens // batch))
 
 
-def token_level(model: nn.Module, forward: Any, ids: Tensor, target: Any, whole: bool) -> float:
+def token_level(size: str, model: nn.Module, forward: Any, ids: Tensor, target: Any, whole: bool) -> float:
     """LayerIntegratedGradients on the embeddings, its default 50 steps of its default rule."""
-    steps = 50 if whole else one_batch(50, *ids.shape)
+    steps = 50 if whole else one_batch(size, 50, *ids.shape)
     method = LayerIntegratedGradients(forward, model.bert.embeddings)
-    rows = max(len(ids), min(steps * len(ids), MOST_TOKENS // ids.shape[1]))
+    rows = max(len(ids), min(steps * len(ids), MOST_TOKENS[size] // ids.shape[1]))
     blank = torch.zeros_like(ids)
     spent, _ = timed(lambda: method.attribute(
         ids, baselines=blank, target=target, n_steps=steps, internal_batch_size=rows))  # fmt: skip
