@@ -79,12 +79,12 @@ def half_precision(model: nn.Module, tokens: int, repeats: int) -> dict[str, Any
     return in_turn({"float32": lambda: work(False), "bfloat16": lambda: work(True)}, repeats)
 
 
-def half_precision_error() -> dict[str, float]:
+def half_precision_error(limit: int | None) -> dict[str, float]:
     """On the bundled model and reviews: relative errors of layers' shares, rank correlation of head scores."""
     classifier = Classifier(None, None, "probability")
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
     errors, exact_heads, cast_heads = [], [], []
-    for batch in classifier.batches([text for text, _ in load_reviews()], None, 12):
+    for batch in classifier.batches([text for text, _ in load_reviews()][:limit], None, 12):
         ids, *rest = batch.inputs
         options = {
             "target": classifier.predict(batch)[0].argmax(-1).tolist(),
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "chunks, 128 tokens": lambda: chunk_sizes(model, 128, 1, args.repeats),
         "chunks, 32 tokens, batch 4": lambda: chunk_sizes(model, 32, 4, args.repeats),
         "bfloat16": lambda: half_precision(model, 128, args.repeats),
-        "bfloat16, error": half_precision_error,
+        "bfloat16, error": lambda: half_precision_error(args.limit),
         "compile": lambda: compiled(size, 128, args.repeats),
         "rows, bundled, 32 tokens": lambda: cost_of_rows("bundled", 32, args.repeats),
         f"rows, {size}, 32 tokens": lambda: cost_of_rows(size, 32, args.repeats),
@@ -237,6 +237,7 @@ On a GPU: not measured.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, help="only so many reviews for the error of bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)

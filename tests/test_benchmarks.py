@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from captum_attattr.demo import REVIEWS
 
@@ -79,6 +80,17 @@ def test_speed(run, tmp_path, monkeypatch, load):
     assert [cell["batch"] for cell in figures["cells"]] == [1, 2]
     assert all(cell["ours_seconds"] > 0 and cell["by_hand_64_seconds"] > 0 for cell in figures["cells"])
     assert "## Growth" in (tmp_path / "speed.md").read_text()
+
+
+def test_trials(run, tmp_path, monkeypatch, load):
+    monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes a minute, and a C++ compiler
+    run("trials", "--limit", "2", "--repeats", "1", "--threads", "1")
+    found = json.loads((tmp_path / "trials.json").read_text())["found"]
+    assert 0 < found["bfloat16, error"]["median error"] < 0.1
+    assert found["compile"]["largest relative difference"] < 1e-4
+    assert sum(found["profile"]["shares"].values()) == pytest.approx(1)
+    assert "## Several layers in one batch" in (tmp_path / "trials.md").read_text()
 
 
 def test_memory(tmp_path):
