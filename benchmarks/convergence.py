@@ -44,7 +44,7 @@ class Case:
     """A sentence, F and a path, with the reference in float64."""
 
     def __init__(self, classifier: Classifier, exact: Classifier, text: str, path: str, reference: int) -> None:
-        (batch,) = classifier.batches([text], None, 1)
+        (batch,), _ = (list(one.batches([text], None, 1)) for one in (classifier, exact))
         self.classifier, self.path = classifier, path
         self.ids, *self.rest = batch.inputs
         self.target = int(classifier.predict(batch)[0].argmax())

@@ -196,8 +196,8 @@ sentence of 128 tokens where not said otherwise. Made by `python benchmarks/tria
 
 ## Where the time goes
 
-{prof["seconds"]:.1f} s for three layers, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step.
-By torch's profiler:
+{prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step, for three
+layers. By torch's profiler:
 
 | | |
 | --- | --- |
@@ -227,7 +227,7 @@ ours: call `block.intermediate.compile()` and `block.output.compile()` before at
 
 ## Several layers in one batch
 
-Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 2 rows a sentence
+Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 3 rows a sentence
 and layer; what larger batches save is the most that putting layers together could give.
 
 | | {" | ".join(str(r) for r in ROWS)} |
