@@ -71,8 +71,8 @@ class Case:
         layers = attention_layers(classifier.model)
         return SelfAttentionAttribution(classifier.outputs, layers, path=self.path)
 
-    def _ours(self, method: SelfAttentionAttribution, **options: Any) -> list[Tensor]:
-        return method.attribute(
+    def _ours(self, attribution: SelfAttentionAttribution, **options: Any) -> list[Tensor]:
+        return attribution.attribute(
             self.ids, target=self.target, additional_forward_args=tuple(self.rest), **options
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from machine import environment, line
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter
 
 Figures = dict[str, dict[str, dict[str, float]]]
 """By F and path, and by what was run: errors, evaluations, seconds."""
@@ -84,6 +85,9 @@ def _draw(axes: Axes, entries: dict[str, dict[str, float]], x: str) -> None:
             axes.plot(at, worst, style[0], color=colour, alpha=0.35, linestyle="none", markersize=4)
     axes.axhline(0.01, color="black", linewidth=0.6, linestyle=":")
     axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(FixedLocator([2, 4, 8, 16, 32, 64]) if x == "evaluations" else LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.spines[["top", "right"]].set_visible(False)
 
 
