@@ -130,16 +130,114 @@ def compiled(size: str, tokens: int, repeats: int) -> dict[str, Any]:
 
 
 def cost_of_rows(size: str, tokens: int, repeats: int) -> dict[str, float]:
-    """Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 3 rows a sentence
-    and layer; what larger batches save is the most that putting layers together could give. Not built: it would serve
-    single short sentences alone, and rows of the upper layers would be computed in the lower ones for nothing.
+    """Milliseconds a row of a forward and backward pass, by rows in the batch."""
+    model, tokenizer = build(size)
+    inner = model.get_input_embeddings()(sentences(tokenizer, tokens, 1)).detach()
 
-    | | {" | ".join(str(r) for r in ROWS)} |
-    |{" --- |" * (len(ROWS) + 1)}
-    {rows}
+    def work(rows: int) -> None:
+        model(inputs_embeds=inner.expand(rows, -1, -1).clone().requires_grad_()).logits[:, 1].sum().backward()
 
-    On a GPU: not measured.
-    """
+    return {str(rows): 1000 * seconds(lambda r=rows: work(r), 3 * repeats) / rows for rows in ROWS}
+
+
+def where_the_time_goes(model: nn.Module, tokens: int) -> dict[str, Any]:
+    method, ids = method_of(model), sentences(None, tokens, 1)
+    with torch.no_grad():
+        unit = seconds(lambda: model(ids.expand(10, -1)), 3) / 10
+    method.attribute(ids, target=1, n_steps=STEPS)
+    whole, _ = timed(lambda: method.attribute(ids, target=1, n_steps=STEPS))
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        method.attribute(ids, target=1, n_steps=STEPS)
+    spent = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for event in profiler.key_averages():
+        name = event.key.removeprefix("aten::")
+        kind = next((k for k, marks in KINDS.items() if any(mark in name for mark in marks)), "the rest")
+        spent[kind] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {
+        "seconds": whole, "forward passes a step": whole / STEPS / unit,
+        "shares": {kind: time / total for kind, time in spent.items()},
+    }  # fmt: skip
+
+
+def measure(args: argparse.Namespace, store: Store) -> dict[str, Any]:
+    size = "BERT-base size"
+    model, _ = build(size)
+    works: dict[str, Callable[[], Any]] = {
+        "chunks, 128 tokens": lambda: chunk_sizes(model, 128, 1, args.repeats),
+        "chunks, 32 tokens, batch 4": lambda: chunk_sizes(model, 32, 4, args.repeats),
+        "bfloat16": lambda: half_precision(model, 128, args.repeats),
+        "bfloat16, error": lambda: half_precision_error(args.limit),
+        "compile": lambda: compiled(size, 128, args.repeats),
+        "rows, bundled, 32 tokens": lambda: cost_of_rows("bundled", 32, args.repeats),
+        f"rows, {size}, 32 tokens": lambda: cost_of_rows(size, 32, args.repeats),
+        f"rows, {size}, 128 tokens": lambda: cost_of_rows(size, 128, args.repeats),
+        "profile": lambda: where_the_time_goes(model, 128),
+    }
+    return {name: store.get(name, work) for name, work in tqdm(works.items(), desc="trials")}
+
+
+def table(figures: dict[str, Any]) -> str:
+    found = figures["found"]
+    half, loss, comp, prof = (found[name] for name in ("bfloat16", "bfloat16, error", "compile", "profile"))
+    chunks = "\n".join(
+        f"| {name.removeprefix('chunks, ')} | "
+        + ", ".join(f"{chunk}: {time:.2f} s" for chunk, time in times.items()) + " |"
+        for name, times in found.items() if name.startswith("chunks")
+    )  # fmt: skip
+    rows = "\n".join(
+        f"| {name.removeprefix('rows, ')} | " + " | ".join(f"{found[name][str(r)]:.2f}" for r in ROWS) + " |"
+        for name in found if name.startswith("rows")
+    )  # fmt: skip
+    shares = "\n".join(f"| {kind} | {share:.0%} |" for kind, share in prof["shares"].items())
+    return f"""# Trials
+
+Ways to be faster, at BERT-base size (random weights), every fourth layer, {STEPS} Gauss-Legendre steps, one
+sentence of 128 tokens where not said otherwise. Made by `python benchmarks/trials.py`; {line()}.
+
+## Where the time goes
+
+{prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step, for three
+layers. By torch's profiler:
+
+| | |
+| --- | --- |
+{shares}
+
+## Chunk size
+
+Seconds by `internal_batch_size`; None is what the engine picks.
+
+| | |
+| --- | --- |
+{chunks}
+
+## bfloat16 by autocast
+
+{half["float32"]:.2f} s in float32, {half["bfloat16"]:.2f} s under `torch.autocast("cpu", torch.bfloat16)`:
+**{half["float32"] / half["bfloat16"]:.2f} times as fast**. On the bundled model and its reviews the error of a layer's
+shares against float32 is {loss["median error"]:.1%} (median) and {loss["worst error"]:.1%} (worst), and the rank
+correlation of the mean head scores {loss["rank correlation of heads"]:.4f}. So it is left to whoever asks for it.
+
+## torch.compile of the feed-forward parts
+
+{comp["as it is"]:.2f} s as it is, {comp["compiled"]:.2f} s compiled:
+**{comp["as it is"] / comp["compiled"]:.2f} times as fast** once compiled; the first call took
+{comp["first call"]:.0f} s. Largest relative difference {comp["largest relative difference"]:.0e}. It needs nothing of
+ours: call `block.intermediate.compile()` and `block.output.compile()` before attributing.
+
+## Several layers in one batch
+
+Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 3 rows a sentence
+and layer; what larger batches save is the most that putting layers together could give. Not built: it would serve
+single short sentences alone, and rows of the upper layers would be computed in the lower ones for nothing.
+
+| | {" | ".join(str(r) for r in ROWS)} |
+|{" --- |" * (len(ROWS) + 1)}
+{rows}
+
+On a GPU: not measured.
+"""
 
 
 def main() -> None:
