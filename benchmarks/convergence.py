@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="TSV file, or folder with test.tsv")
     parser.add_argument("--model", help="classification model (default: the bundled one)")
-    parser.add_argument("--limit", type=int, default=12, help="sentences")
+    parser.add_argument("--limit", type=int, default=6, help="sentences")
     parser.add_argument("--reference", type=int, default=128, help="Gauss-Legendre nodes of the reference")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
