@@ -274,6 +274,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of sentences")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    if args.stability < 10:
+        parser.error("--stability must be at least 10, the fewest sentences that a ranking is made of")
     args.output.mkdir(parents=True, exist_ok=True)
     figures = measure(args)
     print(write_report(figures, args.output))

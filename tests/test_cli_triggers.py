@@ -232,12 +232,12 @@ def test_the_benchmark_measures_all_methods_and_goes_on_where_it_was_broken_off(
     assert all(f"| {method} |" in report for method in figures["summary"])
     # A first round with made-up figures is taken as done, the second is worked out again.
     made_up = [{**row, "others_after": 0.125} for row in figures["rounds"][0]["triggers"]]
-    kept = {"settings": figures["settings"], "parts": {"0: attack": made_up}}
-    (results / "triggers.partial.json").write_text(json.dumps(kept))
+    kept = [["settings", figures["settings"]], ["0: attack", made_up]]
+    (results / "triggers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
     again = benchmark()
     assert [one["triggers"] for one in again["rounds"]] == [made_up, figures["rounds"][1]["triggers"]]
     assert again["summary"]["attention attribution"]["mean"][0] == 0.125
-    assert not (results / "triggers.partial.json").exists()
+    assert not (results / "triggers.jsonl").exists()
 
 
 def test_the_benchmark_with_a_model_that_has_no_triggers(benchmark, model):
@@ -248,6 +248,6 @@ def test_the_benchmark_with_a_model_that_has_no_triggers(benchmark, model):
 
 def test_the_benchmark_does_not_take_up_other_work(benchmark):
     Path("results").mkdir()
-    Path("results/triggers.partial.json").write_text(json.dumps({"settings": {}, "parts": {}}))
-    with pytest.raises(SystemExit, match="is of a run with other settings: remove it"):
+    Path("results/triggers.jsonl").write_text('["settings", {}]\n')
+    with pytest.raises(SystemExit, match="was made with other settings"):
         benchmark()
