@@ -127,6 +127,8 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     ids = sentences(tokenizer, tokens, batch)
     layers = attention_layers(model)
     found: dict[str, Any] = {"size": size, "tokens": ids.shape[1], "batch": batch}
+    if f"{size}, {tokens}, {batch}" in args.skip:
+        return found
     with torch.no_grad():
         once, _ = timed(lambda: model(ids[:1]))
         if once * batch > args.most:
@@ -222,12 +224,15 @@ def main() -> None:
     parser.add_argument(
         "--most", type=float, default=5, help="seconds of a forward pass of the batch, in cells that are measured"
     )
+    parser.add_argument(
+        "--skip", nargs="*", default=[], metavar="CELL", help='cells to leave out: "SIZE, TOKENS, BATCH"'
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    settings = {name: value for name, value in vars(args).items() if name not in ("output", "skip")}
     store = Store(args.output / "speed.jsonl", settings)
     grid = [(size, tokens, batch) for size in args.sizes for tokens in args.tokens for batch in args.batch]
     figures = {

@@ -50,7 +50,7 @@ Riemann steps, and against `LayerIntegratedGradients` on the embeddings with 50 
 last layer timed, one batch of steps by hand, the rest filled in. The bundled model is trained, the others have random
 weights, which need 3 evaluations; trained ones need somewhat more ([tolerance](tolerance.md)). The true error is
 relative, in the worst layer, against 64 Gauss-Legendre nodes. Not measured: cells in which one forward pass of the
-batch takes over {figures["settings"]["most"]:.0f} s.
+batch takes over {figures["settings"]["most"]:.0f} s, and those left out by `--skip`.
 
 {chr(10).join(lines)}
 
