@@ -272,8 +272,10 @@ def main() -> None:
     parser.add_argument("--stability", type=int, default=800, help="sentences for the stability of the rankings")
     parser.add_argument("--seeds", type=int, default=5, help="random orders")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of sentences")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     if args.stability < 10:
         parser.error("--stability must be at least 10, the fewest sentences that a ranking is made of")
     args.output.mkdir(parents=True, exist_ok=True)

@@ -137,8 +137,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
                 "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
             tolerance: Relative error to keep: each example takes, in each layer, as many evaluations as it needs, a
-                handful as a rule. Judged by completeness: the gap sum(Attr) - (F(A) - F(A0)) is at most
-                ``tolerance`` times the norm of Attr, and those on the parts of the path are at most five times that.
+                handful as a rule. Judged by completeness: the size of the gap sum(Attr) - (F(A) - F(A0)) is at
+                most ``tolerance`` times the norm of Attr, and on the parts of the path at most five times that.
                 The nodes are the method's own then (:mod:`captum_attattr.ladder`).
             reduce: What to keep in place of every pair's share: "sum", "absolute" or "max" of each head (batch, head),
                 "received" or "sent" of each token, summed over heads (batch, token), ``TopPairs(k)``, or a tuple of

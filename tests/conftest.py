@@ -1,4 +1,29 @@
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
 import torch
 
 # The models are tiny: a second thread costs more than it gives, above all beside other work.
 torch.set_num_threads(1)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Imports a benchmark, or a module of one."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+@pytest.fixture
+def run_benchmark(load, monkeypatch, tmp_path):
+    """Runs a benchmark as from the command line, without a process of its own: that is what takes the time."""
+
+    def main(script: str, *options: str) -> None:
+        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), "--threads", "1", *options])
+        load(script).main()
+
+    return main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,21 +13,6 @@ import torch
 from captum_attattr.demo import REVIEWS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run(load, monkeypatch, tmp_path):
-    def main(script: str, *options: str) -> None:
-        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), *options])
-        load(script).main()
-
-    return main
 
 
 def refuse():
@@ -51,17 +35,15 @@ def test_a_store_goes_on_where_it_was_broken_off(load, tmp_path):
     assert store.file.read_bytes() == before
 
 
-def test_tolerance(run, load, monkeypatch, tmp_path):
-    options = ("--data", str(REVIEWS), "--limit", "3", "--reference", "16", "--threads", "1", "--batch-size", "2")
+def test_tolerance(run_benchmark, load, monkeypatch, tmp_path):
+    options = ("--data", str(REVIEWS), "--limit", "3", "--reference", "16", "--batch-size", "2")
     tolerance = load("tolerance")
-    monkeypatch.setattr(tolerance, "table", lambda *_: refuse())
-    with pytest.raises(AssertionError):
-        run("tolerance", *options)
-    monkeypatch.undo()
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(sys, "argv", ["tolerance", "--output", str(tmp_path), *options])
+    with monkeypatch.context() as broken_off:
+        broken_off.setattr(tolerance, "table", lambda *_: refuse())
+        with pytest.raises(AssertionError):
+            run_benchmark("tolerance", *options)
     monkeypatch.setattr(tolerance, "measure", lambda *_: refuse())  # all of it is kept
-    tolerance.main()
+    run_benchmark("tolerance", *options)
     figures = json.loads((tmp_path / "tolerance.json").read_text())
     assert figures["sentences"] == 3
     for output in ("probability", "logit"):
@@ -71,10 +53,10 @@ def test_tolerance(run, load, monkeypatch, tmp_path):
     assert "| pairs above 2e-2 | 0 | 0 |" in (tmp_path / "tolerance.md").read_text()
 
 
-def test_speed(run, tmp_path, monkeypatch, load):
+def test_speed(run_benchmark, tmp_path, monkeypatch, load):
     monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
     monkeypatch.setattr(load("speed"), "growth", lambda *_: {"layers": [(2, 0.1)]})
-    run("speed", "--sizes", "BERT-base size", "--tokens", "8", "--batch", "1", "2", "--repeats", "1", "--threads", "1")
+    run_benchmark("speed", "--sizes", "BERT-base size", "--tokens", "8", "--batch", "1", "2", "--repeats", "1")
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["same_work"]["relative_difference"] < 1e-4
     assert [cell["batch"] for cell in figures["cells"]] == [1, 2]
@@ -82,10 +64,10 @@ def test_speed(run, tmp_path, monkeypatch, load):
     assert "## Growth" in (tmp_path / "speed.md").read_text()
 
 
-def test_trials(run, tmp_path, monkeypatch, load):
+def test_trials(run_benchmark, tmp_path, monkeypatch, load):
     monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes a minute, and a C++ compiler
-    run("trials", "--limit", "2", "--repeats", "1", "--threads", "1")
+    run_benchmark("trials", "--limit", "2", "--repeats", "1")
     found = json.loads((tmp_path / "trials.json").read_text())["found"]
     assert 0 < found["bfloat16, error"]["median error"] < 0.1
     assert found["compile"]["largest relative difference"] < 1e-4
@@ -101,7 +83,7 @@ def test_memory(tmp_path):
     assert all(found[how]["mebibytes"] > 0 for how in ("pass", "reduced"))
 
 
-def test_pruning(run, tmp_path):
+def test_pruning(run_benchmark, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     # As in SST-2, a full stop is a word of its own.
@@ -109,15 +91,15 @@ def test_pruning(run, tmp_path):
     for split in ("test", "dev"):
         (folder / f"{split}.tsv").write_text(reviews, encoding="utf-8")
     options = ("--limit", "4", "--examples", "4", "--stability", "10", "--seeds", "1")
-    run("pruning", "--data", str(folder), *options)
+    run_benchmark("pruning", "--data", str(folder), *options)
     figures = json.loads((tmp_path / "pruning.json").read_text())
     assert {"attattr", "taylor", "attention", "ablation", "random 0"} <= set(figures["curves"])
     assert all(0 <= share <= 1 for share in figures["curves"]["attattr"]["accuracy"])
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
 
 
-def test_convergence(run, tmp_path):
-    run("convergence", "--data", str(REVIEWS), "--limit", "1", "--reference", "32", "--threads", "1")
+def test_convergence(run_benchmark, tmp_path):
+    run_benchmark("convergence", "--data", str(REVIEWS), "--limit", "1", "--reference", "32")
     found = json.loads((tmp_path / "convergence.json").read_text())["figures"]
     assert set(found) == {f"{output} {path}" for output in ("probability", "logit") for path in ("layerwise", "joint")}
     for group, entries in found.items():

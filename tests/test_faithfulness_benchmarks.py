@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def load(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
-
-
-@pytest.fixture
-def run(load, monkeypatch, tmp_path):
-    """Runs a benchmark as from the command line, without a process of its own: that is what takes the time."""
-
-    def main(script: str, *options: str) -> None:
-        command = [script, "--output", str(tmp_path), "--threads", "1", "--steps", "2", *options]
-        monkeypatch.setattr(sys, "argv", command)
-        load(script).main()
-
-    return main
+def run(run_benchmark):
+    """Two steps on the path will do."""
+    return lambda script, *options: run_benchmark(script, "--steps", "2", *options)
 
 
 def test_faithfulness_goes_on_where_it_was(run, tmp_path):
