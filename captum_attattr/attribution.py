@@ -13,6 +13,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_attattr.adaptive import Adaptation
 from captum_attattr.arguments import check_batch_size, check_layers, check_tolerance
 from captum_attattr.attention_function import AttentionFunction
 from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines
@@ -20,22 +21,17 @@ from captum_attattr.chunks import Chunks
 from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
 from captum_attattr.gradients import without_parameter_gradients
-from captum_attattr.integration import (
-    Convergence,
-    Walk,
-    fill_gaps,
-    gap,
-    integrate,
-    integrate_to_tolerance,
-    warn_where_unfinished,
-)
+from captum_attattr.integration import Convergence, Integral, Rise, integrate
 from captum_attattr.path import Path
-from captum_attattr.quadrature import quadrature
+from captum_attattr.quadrature import check_steps, quadrature
 from captum_attattr.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.replay import Recording
-from captum_attattr.walks import JointWalk, LayerWalk, clean_gradients
+from captum_attattr.walks import JointWalk, LayerWalk, Walk, clean_gradients
 
 PathName = Literal["layerwise", "joint"]
+
+_FIXED_STEPS = 20
+_MOST_STEPS = 1000
 
 
 class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
@@ -112,7 +108,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         baselines: Any = None,
         target: TargetType = None,
         additional_forward_args: Any = None,
-        n_steps: int = 20,
+        n_steps: int | None = None,
         method: str = "gausslegendre",
         internal_batch_size: int | None = None,
         return_convergence_delta: bool = False,
@@ -130,16 +126,18 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 as A0. Without them A0 is no attention at all.
             target: Which entry of the output to explain, in any of Captum's forms; None for one number per example.
             additional_forward_args: Further arguments of ``forward_func``: masks, token types, anything.
-            n_steps: Number of evaluations on the path, for each example and layer; with ``tolerance`` at most so many.
+            n_steps: Number of evaluations on the path, for each example and layer, 20 by default; with ``tolerance`` at
+                most so many, 1,000 by default.
             method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or "riemann_trapezoid".
             internal_batch_size: At most so many rows in one run of the model; None picks what fits memory.
             return_convergence_delta: Give sum(Attr) - (F(A) - F(A0)) as well.
             attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
                 "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
             tolerance: Relative error to keep: each example takes, in each layer, as many evaluations as it needs, a
-                handful as a rule. Judged by completeness: the size of the gap sum(Attr) - (F(A) - F(A0)) is at
-                most ``tolerance`` times the norm of Attr, and on the parts of the path at most five times that.
-                The nodes are the method's own then (:mod:`captum_attattr.ladder`).
+                handful as a rule. Smooth paths are judged by completeness: the size of the gap sum(Attr) - (F(A) -
+                F(A0)) is at most ``tolerance`` times the norm of Attr, and on the parts of the path at most five times
+                that. Rough ones are cut where they are rough, until their estimated error, too, is that small
+                (:mod:`captum_attattr.panels`). The nodes are the method's own then.
             reduce: What to keep in place of every pair's share: "sum", "absolute" or "max" of each head (batch, head),
                 "received" or "sent" of each token, summed over heads (batch, token), ``TopPairs(k)``, or a tuple of
                 these. On the layerwise path no matrix of a whole layer is made then, and memory grows with the length.
@@ -159,7 +157,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             UnsupportedModelError: The attention probabilities of a layer are out of reach.
 
         Warns:
-            UserWarning: ``n_steps`` did not suffice for ``tolerance``.
+            UserWarning: ``n_steps`` did not suffice for ``tolerance``; or, by a fixed rule, the gap is wider than 5% of
+                the norm of Attr: it says in which layers, and by how much.
 
         Example:
             >>> from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -175,33 +174,30 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         """
         check_batch_size(internal_batch_size)
         check_tolerance(tolerance, method)
-        with torch.inference_mode(False):
-            rule = quadrature(method, n_steps)
-        kept = reductions(reduce)
+        n_steps = (_FIXED_STEPS if tolerance is None else _MOST_STEPS) if n_steps is None else n_steps
+        check_steps(method, n_steps, fixed=tolerance is None)
+        keep = Keep(reductions(reduce), self._multiply_by_inputs)
         with self._recorded(inputs, additional_forward_args) as recording:
             paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
             count, device = recording.forward.batch_size, recording.states[0].context.device
-            total = (1 if self._path == "joint" else len(paths)) * n_steps * count
+            total = None if tolerance is not None else n_steps * count * (1 if self._path == "joint" else len(paths))
             with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
                 chunks = Chunks(count, internal_batch_size, device, bar.update)
-                walks = self._walks(recording, paths, target, chunks, tolerance is not None)
-                keep = Keep(kept, self._multiply_by_inputs)
-                integrals = [
-                    integrate(walk, *rule, keep)
-                    if tolerance is None
-                    else integrate_to_tolerance(walk, tolerance, n_steps, clean, keep, bar.update)
-                    for walk in walks
-                ]
-            if return_convergence_delta:
-                fill_gaps(walks, integrals, clean)
+                integrals: list[Integral] = []
+                for walk in self._walks(recording, paths, target, chunks, tolerance is not None):
+                    bar.set_postfix(path=f"{len(integrals) + 1} of {len(paths)}")
+                    integrals.append(
+                        Adaptation(walk, tolerance, n_steps, clean, keep).integral()
+                        if tolerance is not None
+                        else integrate(walk, *quadrature(method, n_steps), keep, clean)
+                    )
         self.convergence = Convergence.of(integrals)
-        if tolerance is not None:
-            warn_where_unfinished(integrals, tolerance, n_steps)
-        results = self._as_given([as_asked(layer, reduce) for integral in integrals for layer in integral.kept])
+        self.convergence.warn(self._names(recording), tolerance, n_steps)
+        results = self._as_given([as_asked(layer, reduce) for one in integrals for layer in one.kept])
         if not return_convergence_delta:
             return results
-        deltas: list[Any] = [integral.gap for integral in integrals]
+        deltas: list[Any] = [one.gap for one in integrals]
         return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def compute_convergence_delta(  # type: ignore[override]
@@ -242,8 +238,10 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             sums = [attribution.flatten(1).sum(1) for attribution in given]
             if self._path == "joint":
                 sums = [torch.stack(sums).sum(0)]
-            examples = recording.forward.all_rows
-            deltas = [gap(total, clean, walk.start(examples)) for walk, total in zip(walks, sums, strict=True)]
+            deltas = []
+            for walk, total in zip(walks, sums, strict=True):
+                rise = Rise.of(walk, clean, walk.start(recording.forward.all_rows))
+                deltas.append(total - rise.change.to(total))
             return deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def attention_function(
@@ -283,6 +281,12 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             # Methods of the baseline's states: their matrices, too, are made a range of queries at a time.
             starts = [state.probabilities for state in Recording(forward, self._layers()).states]
         return [Path.to(state, start) for state, start in zip(states, starts, strict=True)]
+
+    def _names(self, recording: Recording) -> list[str]:
+        """Of the paths, for messages."""
+        if self._path == "joint":
+            return ["the joint path"]
+        return [f"layers[{place}] ({state.name})" for place, state in enumerate(recording.states)]
 
     def _walks(
         self, recording: Recording, paths: list[Path], target: TargetType, chunks: Chunks, to_tolerance: bool

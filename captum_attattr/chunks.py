@@ -1,11 +1,14 @@
-"""Cuts (steps x examples) evaluations into runs of the forward function that fit memory."""
+"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
+
+Result = TypeVar("Result")
 
 # Rows beyond this do not run faster on a CPU, and what they keep for their gradients leaves its caches.
 _CPU_BYTES = 256 * 2**20
@@ -37,14 +40,20 @@ class Chunks:
             )
         self._most_rows = None if most_rows is None else max(most_rows, batch_size)
 
-    def of(self, row_bytes: int, examples: int, steps: int) -> Iterator[tuple[slice, slice]]:
-        """Ranges of examples and of steps."""
+    def run(self, job: Callable[[slice], Result], row_bytes: int, rows: int, worth: int = 1) -> Iterator[Result]:
+        """What ``job`` makes of each range of the rows, one after the other.
+
+        Args:
+            job: Runs the forward function on a range of the rows.
+            row_bytes: Memory that a row takes.
+            rows: How many there are.
+            worth: Evaluations that a row counts for.
+        """
         most = self._most_rows or max(1, self._budget() // max(row_bytes, 1))
-        width = min(examples, most)
-        length = max(1, most // width)
-        for example in range(0, examples, width):
-            for step in range(0, steps, length):
-                yield slice(example, min(example + width, examples)), slice(step, min(step + length, steps))
+        for start in range(0, rows, most):
+            some = slice(start, min(start + most, rows))
+            yield job(some)
+            self.done(worth * (some.stop - some.start))
 
     def _budget(self) -> int:
         if self._device.type == "cuda":

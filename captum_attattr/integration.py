@@ -1,26 +1,45 @@
-"""Integrals along a walk: by one rule for all, or by as many evaluations as each example asks for."""
+"""Integrals along a walk by one rule for all examples, and how far any integral went."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attattr.ladder import Rung, ladder
 from captum_attattr.reductions import Keep, Shares
-from captum_attattr.walks import JointWalk, LayerWalk, Values
+from captum_attattr.walks import Walk
 
-# Of the gaps on the parts of a path, from its start to each node, as much as this times the tolerance will do:
-# they are wider than the error itself, and catch what cancels by chance in the gap of the whole.
-_PARTIAL = 5.0
-_ROUNDING = 8.0
 _TINY = 1e-30
+_ROUNDING = 8.0
+_WIDE = 0.05
+"""A gap wider than this part of the norm is spoken of where no tolerance was asked for."""
 
-Walk = LayerWalk | JointWalk
+
+@dataclass(frozen=True)
+class Rise:
+    """How far F, (B,), rises from A0 to A."""
+
+    change: Tensor
+    """F(A) - F(A0), in float32 at least."""
+    noise: Tensor
+    """What it may be off by because of the digits that F is computed in."""
+
+    @classmethod
+    def of(cls, walk: Walk, clean: Tensor, start: Tensor) -> Rise:
+        """From F(A) and F(A0)."""
+        dtypes = [dtype for dtype in (walk.paths[0].state.context.dtype, clean.dtype) if dtype.is_floating_point]
+        digits = max(torch.finfo(dtype).eps for dtype in dtypes)
+        wide = torch.promote_types(clean.dtype, torch.float32)
+        clean, start = clean.detach().to(wide), start.detach().to(wide)
+        return cls(clean - start, _ROUNDING * digits * torch.maximum(clean.abs(), start.abs()))
+
+    def of_some(self, examples: Tensor) -> Rise:
+        """Of some of the examples."""
+        return Rise(self.change[examples], self.noise[examples])
 
 
 @dataclass
@@ -35,95 +54,47 @@ class Integral:
     """(B,): of all shares."""
     evaluations: Tensor
     """(B,): forward and backward passes."""
-    gap: Tensor | None = None
-    """(B,): sum - (F(A) - F(A0)), where F(A0) was asked for."""
+    gap: Tensor
+    """(B,): sum - (F(A) - F(A0))."""
+    error: Tensor
+    """(B,): the error of the shares, in their norm, as far as it is known: the size of the gap at least."""
+    noise: Tensor
+    """(B,): what rounding alone may leave of it."""
     converged: Tensor | None = None
     """(B,): whether the tolerance was kept."""
 
+    @classmethod
+    def of(cls, shares: Sequence[Shares], evaluations: Tensor, rise: Rise) -> Integral:
+        """From the shares of each layer."""
+        total: Any = sum(layer.sum for layer in shares)
+        gap = total - rise.change.to(total)
+        norm = torch.stack([layer.norm for layer in shares]).norm(dim=0)
+        kept = [layer.kept for layer in shares]
+        return cls(kept, total, norm, evaluations, gap, gap.abs(), rise.noise.to(total))
 
-def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep) -> Integral:
-    """The same rule for every example."""
-    examples = torch.arange(walk.paths[0].state.shape[0])
-    totals = walk.totals(1, len(examples))
-    walk.add(nodes, weights.unsqueeze(0), examples, totals)
-    shares = walk.shares([total[0] for total in totals], examples, keep)
-    spent = torch.full((len(examples),), walk.cost(nodes))
-    return Integral([layer.kept for layer in shares], _sum(shares), _norm(shares), spent)
+    def allowed(self, tolerance: float) -> Tensor:
+        """(B,): error that a relative tolerance leaves room for."""
+        return tolerance * self.norm + self.noise
 
-
-def integrate_to_tolerance(
-    walk: Walk,
-    tolerance: float,
-    n_steps: int,
-    clean: Tensor,
-    keep: Keep,
-    spared: Callable[[int], object],
-) -> Integral:
-    """As many evaluations as each example's own error asks for; what has converged leaves the batch.
-
-    An example has converged when the gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance``
-    times the norm of its shares, and the same gaps on the parts of the path, from A0 to each of the nodes, are
-    at most five times that.
-
-    Args:
-        walk: The path, or paths.
-        tolerance: Relative error.
-        n_steps: Evaluations at most.
-        clean: F(A), (B,).
-        keep: What to keep of the shares.
-        spared: Called with the number of evaluations that were not needed.
-    """
-    pending = torch.arange(walk.paths[0].state.shape[0])
-    start = walk.start(pending)
-    rounding = _ROUNDING * _precision(walk, clean) * torch.maximum(clean.abs(), start.abs())
-    answer: Integral | None = None
-    for chain in ladder(n_steps):
-        totals, used = walk.totals(len(chain.rungs), len(pending)), 0
-        weights = _stacked(chain.rungs, len(chain.nodes))
-        values: Values | None = None
-        for place, rung in enumerate(chain.rungs):
-            nodes = chain.nodes[used : rung.count]
-            new = walk.add(nodes, weights[place:, used : rung.count], pending, [total[place:] for total in totals])
-            values = new if values is None else Values(*map(torch.cat, zip(values, new, strict=True)))
-            used = rung.count
-            shares = walk.shares([total[place] for total in totals], pending, keep)
-            found = Integral([layer.kept for layer in shares], _sum(shares), _norm(shares), torch.empty(0))
-            found.evaluations = torch.full((len(pending),), walk.cost(nodes))
-            _judge(found, rung, values, start[pending], clean[pending], tolerance, rounding[pending])
-            answer = _merged(answer, found, pending)
-            going_on = ~found.converged  # type: ignore[operator]
-            spared(int((n_steps - answer.evaluations[pending[~going_on]]).sum()))
-            pending, totals = pending[going_on], [total[:, going_on] for total in totals]
-            values = Values(*(value[:, going_on] for value in values))
-            if not len(pending):
-                return answer
-    return answer  # type: ignore[return-value]  # a ladder has at least one rung
+    def replace(self, examples: Tensor, found: Integral) -> None:
+        """Put in place what was found for some of the examples."""
+        for layer, new_layer in zip(self.kept, found.kept, strict=True):
+            for tensors, new_tensors in zip(layer, new_layer, strict=True):
+                for tensor, new in zip(tensors, new_tensors, strict=True):
+                    tensor[examples] = new
+        for field in fields(self)[1:]:
+            getattr(self, field.name)[examples] = getattr(found, field.name)
 
 
-def _judge(
-    found: Integral, rung: Rung, values: Values, start: Tensor, clean: Tensor, tolerance: float, rounding: Tensor
-) -> None:
-    """Fill in the gap, and whether it and those on the parts of the path are narrow enough."""
-    outputs = torch.cat([values.outputs, clean.to(values.outputs).unsqueeze(0)])
-    partial = rung.partial.to(values.slopes) @ values.slopes
-    gaps = (partial - (outputs - start.to(outputs))).abs()
-    allowed = tolerance * found.norm + rounding.to(found.norm)
-    found.gap = gap(found.sum, clean, start)
-    found.converged = (found.gap.abs() <= allowed) & (gaps <= _PARTIAL * allowed).all(0)
-
-
-def _merged(answer: Integral | None, found: Integral, examples: Tensor) -> Integral:
-    """What was found for some of the examples put in place of what was there before."""
-    if answer is None:
-        return found
-    for layer, new_layer in zip(answer.kept, found.kept, strict=True):
-        for tensors, new_tensors in zip(layer, new_layer, strict=True):
-            for tensor, new in zip(tensors, new_tensors, strict=True):
-                tensor[examples] = new
-    for name in ("sum", "norm", "gap", "converged"):
-        getattr(answer, name)[examples] = getattr(found, name)
-    answer.evaluations[examples] += found.evaluations
-    return answer
+def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Tensor) -> Integral:
+    """The same rule for every example; ``clean`` is F(A), (B,)."""
+    every = torch.arange(walk.count)
+    examples, totals = every.repeat(len(nodes)), walk.totals(walk.count)
+    alphas, weights = (values.repeat_interleave(walk.count) for values in (nodes, weights))
+    for rows, points in walk.evaluate(alphas, examples):
+        walk.add(totals, points, weights[rows], examples[rows])
+    spent = torch.full((walk.count,), len(nodes))
+    return Integral.of(walk.shares(totals, every, keep), spent, Rise.of(walk, clean, walk.start(every)))
 
 
 @dataclass(frozen=True)
@@ -132,60 +103,50 @@ class Convergence:
 
     evaluations: Tensor
     """(L, B): forward and backward passes from the layer on, besides one of the whole model for all layers."""
-    gap: Tensor | None
-    """(L, B): |sum(Attr) - (F(A) - F(A0))| over the norm of Attr, where F(A0) was computed."""
+    gap: Tensor
+    """(L, B): |sum(Attr) - (F(A) - F(A0))| over the norm of Attr."""
+    error: Tensor
+    """(L, B): estimated error of Attr over its norm; where a few evaluations sufficed, or by a fixed rule, the gap."""
     converged: Tensor | None
     """(L, B): whether the tolerance was kept; None without one."""
+    complete: Tensor
+    """(L, B): whether the gap is below 5% of the norm, rounding aside."""
 
     @classmethod
     def of(cls, integrals: Sequence[Integral]) -> Convergence:
         """From the integrals of all layers."""
-        gaps = [i.gap.abs() / i.norm.clamp(min=_TINY) for i in integrals if i.gap is not None]
         met = [integral.converged for integral in integrals if integral.converged is not None]
-        evaluations = torch.stack([integral.evaluations for integral in integrals])
-        return cls(evaluations, torch.stack(gaps) if gaps else None, torch.stack(met) if met else None)
-
-
-def fill_gaps(walks: Sequence[Walk], integrals: Sequence[Integral], clean: Tensor) -> None:
-    """Compute the gaps of completeness that are not known yet."""
-    for walk, integral in zip(walks, integrals, strict=True):
-        if integral.gap is None:
-            integral.gap = gap(integral.sum, clean, walk.start(torch.arange(len(clean))))
-
-
-def gap(total: Tensor, clean: Tensor, start: Tensor) -> Tensor:
-    """sum(Attr) - (F(A) - F(A0)), each (B,)."""
-    return total - (clean.to(total) - start.to(total))
-
-
-def warn_where_unfinished(integrals: Sequence[Integral], tolerance: float, n_steps: int) -> None:
-    """Say how many paths did not come within the tolerance."""
-    short = [~integral.converged for integral in integrals if integral.converged is not None]
-    count = sum(int(one.sum()) for one in short)
-    if count:
-        widest = max(float((i.gap.abs() / i.norm.clamp(min=_TINY)).max()) for i in integrals if i.gap is not None)
-        warnings.warn(
-            f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {count} of {sum(map(len, short))} paths "
-            f"(an example in a layer each): the widest gap is {widest:.1e} of the norm. Give more steps.",
-            stacklevel=3,
+        return cls(
+            torch.stack([integral.evaluations for integral in integrals]),
+            torch.stack([i.gap.abs() / i.norm.clamp(min=_TINY) for i in integrals]),
+            torch.stack([i.error / i.norm.clamp(min=_TINY) for i in integrals]),
+            torch.stack(met) if met else None,
+            torch.stack([i.gap.abs() <= i.allowed(_WIDE) for i in integrals]),
         )
 
+    def warn(self, names: Sequence[str], tolerance: float | None, n_steps: int) -> None:
+        """Say which paths did not come within the tolerance; without one, which are far from complete.
 
-def _stacked(rungs: Sequence[Rung], nodes: int) -> Tensor:
-    """Weights of all rungs (rungs, nodes): 0 for nodes that come later."""
-    return torch.stack([torch.nn.functional.pad(rung.weights, (0, nodes - rung.count)) for rung in rungs])
-
-
-def _precision(walk: Walk, output: Tensor) -> float:
-    """The rounding that a difference of outputs carries."""
-    dtypes = (walk.paths[0].state.context.dtype, output.dtype)
-    return max(torch.finfo(dtype).eps for dtype in dtypes if dtype.is_floating_point)
-
-
-def _sum(shares: Sequence[Shares]) -> Tensor:
-    total: Any = sum(layer.sum for layer in shares)
-    return total
-
-
-def _norm(shares: Sequence[Shares]) -> Tensor:
-    return torch.stack([layer.norm for layer in shares]).norm(dim=0)
+        Args:
+            names: Of the paths, L.
+            tolerance, n_steps: As they were asked for.
+        """
+        short = ~(self.complete if self.converged is None else self.converged)
+        if not short.any():
+            return
+        places = short.any(1).nonzero().flatten().tolist()
+        worst = [f"{names[place]} {float(self.error[place][short[place]].max()):.1e}" for place in places]
+        told = ", ".join(worst[:6]) + (f" and {len(worst) - 6} more" if len(worst) > 6 else "")
+        paths = f"{int(short.sum())} of {short.numel()} paths (an example in a layer each)"
+        if tolerance is None:
+            message = (
+                f"{n_steps} steps of this rule were not enough for {paths}: the gap of completeness is wider than 5% "
+                f"of the norm of the shares ({told}). Give tolerance=0.01, which takes as many evaluations as a path "
+                "asks for, or more steps."
+            )
+        else:
+            message = (
+                f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {paths}: the estimated error in parts "
+                f"of the norm is {told}. Give more steps."
+            )
+        warnings.warn(message, stacklevel=4)

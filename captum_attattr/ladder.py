@@ -1,16 +1,15 @@
-"""Rules of integration that grow: few nodes first, more where those did not suffice, none evaluated in vain.
+"""A rule of integration that grows: few nodes first, more where those did not suffice, none evaluated in vain.
 
     integral_0^1 f(alpha) dalpha  =  integral_0^1 f(alpha(t)) alpha'(t) dt,      alpha(t) = t / (1 + c (1 - t))
 
 The substitution (c = 1/2) puts more nodes near no attention, where outputs bend most. In t the rules are of Gauss's
 kind with the endpoint t = 1 among the nodes (Radau), since the gradient at the attention that the model used
 comes from one ordinary backward pass for all layers; the second rung adds the nodes that raise the degree
-the most and keeps the first ones (Kronrod). After these, ever longer rules start afresh.
+the most and keeps the first ones (Kronrod). Paths that ask for more go on in panels (:mod:`captum_attattr.panels`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +24,7 @@ _FIRST, _SECOND = 3, 7
 
 @dataclass(frozen=True)
 class Rung:
-    """A rule on the first nodes of its :class:`Chain`."""
+    """A rule on the first nodes of its :class:`Ladder`."""
 
     count: int
     """How many of the nodes it takes."""
@@ -39,39 +38,32 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Chain:
+class Ladder:
     """Nested rules: nodes in the order in which they are evaluated, alpha = 1 first."""
 
     nodes: Tensor
     rungs: list[Rung]
 
 
-def ladder(n_steps: int) -> Iterator[Chain]:
-    """Chains of rules that take at most ``n_steps`` evaluations together, besides the one at alpha = 1.
+def ladder(n_steps: int) -> Ladder:
+    """Rules that take at most ``n_steps`` evaluations together, besides the one at alpha = 1.
 
     Example:
         >>> from captum_attattr.ladder import ladder
-        >>> [[rung.count - 1 for rung in chain.rungs] for chain in ladder(20)]
-        [[3, 7], [13]]
+        >>> [rung.count - 1 for rung in ladder(20).rungs]
+        [3, 7]
     """
-    if n_steps < _SECOND:
-        yield _chain(n_steps, 0)
-        return
-    yield _chain(_FIRST, _SECOND - _FIRST)
-    left, size = n_steps - _SECOND, 2 * _SECOND + 2
-    while left > size // 2:
-        yield _chain(min(size, left), 0)
-        left, size = left - size, 2 * size
+    return _ladder(n_steps, 0) if n_steps < _SECOND else _ladder(_FIRST, _SECOND - _FIRST)
 
 
 @lru_cache
-def _chain(first: int, more: int) -> Chain:
+def _ladder(first: int, more: int) -> Ladder:
     nodes = _radau(first + 1)
     counts = [len(nodes)]
     if more:
         nodes = np.concatenate([nodes, _extension(nodes, more)])
         counts.append(len(nodes))
-    return Chain(
+    return Ladder(
         torch.from_numpy(nodes / (1 + _BEND * (1 - nodes))),
         [Rung(count, torch.from_numpy(_partial_integrals(nodes[:count]))) for count in counts],
     )

@@ -44,8 +44,8 @@ class Path:
         return path
 
     def of(self, examples: Tensor) -> Path:
-        """The same for some of the examples."""
-        if len(examples) == self.state.shape[0]:
+        """The same for some of the examples, with repetition."""
+        if examples.tolist() == list(range(self.state.shape[0])):
             return self
         start, batch = self.start, self.state.shape[0]
 
@@ -63,11 +63,11 @@ class Path:
         return attention.masked_fill(~self.state.pairs(queries), 0)
 
     def context(self, alphas: Tensor, examples: Tensor) -> Tensor:
-        """C(alpha) for each alpha and example, step-major: (steps * examples, Q, H, D), in the model's dtype."""
-        away = (1 - alphas).to(self.context_change).view(-1, 1, 1, 1, 1)
-        context = self.state.context[examples]
-        points = context - away * self.context_change[examples]
-        return points.flatten(0, 1).to(context.dtype)
+        """C(alpha) of each example (R,) at its alpha (R,): (R, Q, H, D), in the model's dtype."""
+        change, end = self.context_change[examples], self.state.context[examples]
+        weights = alphas.to(change).view(-1, 1, 1, 1)
+        # Exact at both ends, and near no attention to as many digits as anywhere else.
+        return torch.lerp(end - change, end.to(change), weights).to(end.dtype)
 
 
 class FrozenMatrices:
@@ -86,22 +86,26 @@ class FrozenMatrices:
     def context(self, call: AttentionCall, alphas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """A(alpha) V with the values of a replay in which the layers below have changed, too, and its slope in alpha.
 
-        Both (steps * examples, Q, H, D), step-major.
+        Both (R, Q, H, D), for examples (R,) at alphas (R,).
         """
-        values = call.values().unflatten(0, (len(alphas), -1))
-        steps, batch, heads, keys, dim = values.shape
-        # All steps side by side in one product: the matrix is neither repeated nor kept more than once.
-        columns = values.permute(1, 2, 3, 0, 4).reshape(batch, heads, keys, steps * dim)
-
-        def applied(matrix: Tensor) -> Tensor:
-            product = matrix[examples].to(columns.dtype) @ columns
-            return product.unflatten(-1, (steps, dim)).permute(3, 0, 2, 1, 4)
-
-        slope = applied(self.change)
-        context = alphas.to(columns).view(-1, 1, 1, 1, 1) * slope
+        values = call.values()
+        slope = _applied(self.change, values, examples)
+        context = alphas.to(values).view(-1, 1, 1, 1) * slope
         if self._start is not None:
-            context = context + applied(self._start)
-        return context.flatten(0, 1), slope.detach().flatten(0, 1)
+            context = context + _applied(self._start, values, examples)
+        return context, slope.detach()
+
+
+def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
+    """Each example's matrix (H, Q, K) times the values (R, H, K, D) of its rows: (R, Q, H, D)."""
+    groups = [(examples == example).nonzero().flatten() for example in examples.unique()]
+    products = []
+    for rows in groups:
+        # All rows of an example side by side in one product: its matrix is not repeated.
+        columns = values[rows.to(values.device)].permute(1, 2, 0, 3).flatten(2)
+        product = matrices[examples[rows[0]]].to(columns.dtype) @ columns
+        products.append(product.unflatten(-1, (len(rows), -1)).permute(2, 1, 0, 3))
+    return torch.cat(products)[torch.cat(groups).argsort().to(values.device)]
 
 
 def full_precision(like: Tensor) -> torch.autocast:

@@ -1,15 +1,16 @@
-"""Gradients gathered on the two kinds of path: one layer scaled with the rest recomputed, or all layers together.
+"""F and its gradient at points on the two kinds of path: one layer scaled with the rest recomputed, or all together.
 
     Attr(A) = (A - A0) * integral dF/dA dalpha = (A - A0) * [ (integral dF/dC dalpha) V^T ]
 
-(Hao et al., AAAI 2021, eq. 5, with the integral taken where the computation is linear, C = A V.) A walk adds
-weighted gradients to totals, one total a rule, and turns a total into shares.
+(Hao et al., AAAI 2021, eq. 5, with the integral taken where the computation is linear, C = A V.) A walk evaluates
+points, adds their weighted gradients to totals, and turns totals into shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from captum._utils.typing import TargetType
@@ -22,11 +23,123 @@ from captum_attattr.reductions import Keep, Shares, gather
 from captum_attattr.replay import Recording, Substitute, always
 
 
-class Values(NamedTuple):
-    """F and dF/dalpha at some nodes, (nodes, examples) each."""
+class Points(NamedTuple):
+    """What was found at R points of a walk, each an example at an alpha."""
 
     outputs: Tensor
+    """F (R,)."""
     slopes: Tensor
+    """dF/dalpha (R,)."""
+    gradients: list[Tensor]
+    """By layer, dF/dC (R, Q, H, D)."""
+    values: list[Tensor]
+    """By layer, V (R, H, K, D); on the layerwise path, where it does not change, none."""
+
+    def of(self, rows: Tensor) -> Points:
+        """Some of them, with repetition."""
+        outputs, slopes, gradients, values = self
+        return Points(outputs[rows], slopes[rows], [g[rows] for g in gradients], [v[rows] for v in values])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Points]) -> Points:
+        """All points of the parts, in their order."""
+        layers = ([torch.cat(same) for same in zip(*(part[field] for part in parts), strict=True)] for field in (2, 3))
+        return cls(torch.cat([part.outputs for part in parts]), torch.cat([part.slopes for part in parts]), *layers)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that they take."""
+        return sum(tensor.nbytes for tensor in (*self.gradients, *self.values))
+
+
+class Walk(ABC):
+    """A straight line in the attention of some layers.
+
+    Args:
+        recording: The clean pass.
+        paths: Of the layers that are scaled.
+        target: Captum's.
+        chunks: How many rows a run may have.
+    """
+
+    values_change = False
+    """Whether the values that a matrix meets change along the path."""
+
+    def __init__(self, recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks) -> None:
+        self.paths = list(paths)
+        self._recording, self._target, self._chunks = recording, target, chunks
+        self._first = min(path.state.index for path in paths)
+
+    @property
+    def count(self) -> int:
+        """Number of examples."""
+        return len(self.paths[0].context_change)
+
+    def evaluate(self, alphas: Tensor, examples: Tensor) -> Iterator[tuple[slice, Points]]:
+        """F and its gradient where these examples, (R,), are at these alphas, (R,): a range of rows at a time."""
+
+        def job(rows: slice) -> tuple[slice, Points]:
+            return rows, self._points(alphas[rows], examples[rows])
+
+        return self._chunks.run(job, self._recording.row_bytes(self._first), len(alphas))
+
+    def no_points(self) -> Points:
+        """None at all, to which others can be joined."""
+        none, states = self.paths[0].context_change.new_zeros(0), [path.state for path in self.paths]
+        values = [state.values[:0] for state in states] if self.values_change else []
+        return Points(none, none, [state.context[:0] for state in states], values)
+
+    def known(self) -> Points | None:
+        """All examples at alpha = 1, where one pass for all layers found that out."""
+        return None
+
+    @abstractmethod
+    def totals(self, cells: int) -> list[Tensor]:
+        """Zeros to which gradients can be added, a tensor (cells, ...) a layer."""
+
+    @abstractmethod
+    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
+        """Add weight (R,) times gradient of each point to the total of its cell (R,)."""
+
+    @abstractmethod
+    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
+        """Shares from totals, a layer each; ``examples`` (cells,) says to which example each cell belongs."""
+
+    def start(self, examples: Tensor) -> Tensor:
+        """F with the attention of the walk's layers at their baselines, (examples,)."""
+
+        def job(rows: slice) -> Tensor:
+            zero = torch.zeros(len(examples[rows]), dtype=torch.float64)
+            output = self._recording.replay(self._substitutes(zero, examples[rows], {}), examples[rows])
+            return self._recording.forward.scores(output, self._target, examples[rows])
+
+        with torch.no_grad():
+            return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
+
+    @abstractmethod
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> Mapping[int, Substitute]:
+        """What puts the contexts of these points in place, noting in ``met``, by layer, what it met there."""
+
+    def _points(self, alphas: Tensor, examples: Tensor) -> Points:
+        met: dict[int, _Met] = {}
+        output = self._recording.replay(self._substitutes(alphas, examples, met), examples)
+        layers = [met[path.state.index] for path in self.paths]
+        contexts = [layer.context for layer in layers]
+        scores, gradients = _gradients(self._recording, output, self._target, examples, contexts)
+        slopes = sum(
+            (gradient.to(layer.slope) * layer.slope).flatten(1).sum(1)
+            for gradient, layer in zip(gradients, layers, strict=True)
+        )
+        values = [layer.values for layer in layers if layer.values is not None]
+        return Points(scores.to(slopes), torch.as_tensor(slopes), list(gradients), values)
+
+
+class _Met(NamedTuple):
+    """At one layer of some points: the context put in, its slope in alpha, and the values where they change."""
+
+    context: Tensor
+    slope: Tensor
+    values: Tensor | None
 
 
 class Clean(NamedTuple):
@@ -36,122 +149,80 @@ class Clean(NamedTuple):
     gradient: Tensor
 
 
-class LayerWalk:
+class LayerWalk(Walk):
     """The path of one layer.
 
     Args:
-        recording: The clean pass.
-        path: The layer's path.
-        target: Captum's.
-        chunks: How many rows a run may have.
-        clean: F and its gradient at alpha = 1, where these are known: that node then costs nothing.
+        recording, path, target, chunks: As for :class:`Walk`.
+        clean: F and its gradient at alpha = 1, where these are known: that point then costs nothing.
     """
 
     def __init__(
         self, recording: Recording, path: Path, target: TargetType, chunks: Chunks, clean: Clean | None = None
     ) -> None:
-        self._recording, self._path, self._target, self._chunks, self._clean = recording, path, target, chunks, clean
-        self.paths = [path]
+        super().__init__(recording, [path], target, chunks)
+        self._path, self._clean = path, clean
 
-    def totals(self, rules: int, examples: int) -> list[Tensor]:
-        """Where gradients are summed, one tensor (rules, examples, ...) a layer."""
-        return [self._path.context_change.new_zeros((rules, examples, *self._path.context_change.shape[1:]))]
+    def known(self) -> Points | None:
+        """See :meth:`Walk.known`."""
+        if self._clean is None:
+            return None
+        output, gradient = self._clean
+        return Points(output, (gradient * self._path.context_change).flatten(1).sum(1), [gradient], [])
 
-    def cost(self, alphas: Tensor) -> int:
-        """How many evaluations these nodes take for each example."""
-        return len(alphas) - int(self._clean is not None and bool((alphas == 1).any()))
+    def totals(self, cells: int) -> list[Tensor]:
+        """Gradients with respect to the context, (cells, Q, H, D)."""
+        return [self._path.context_change.new_zeros((cells, *self._path.context_change.shape[1:]))]
 
-    def add(self, alphas: Tensor, weights: Tensor, examples: Tensor, totals: Sequence[Tensor]) -> Values:
-        """Evaluate F and its gradient at these nodes, and add the gradients to the totals.
-
-        Args:
-            alphas: (nodes,).
-            weights: (rules, nodes).
-            examples: Indices of the examples.
-            totals: See :meth:`totals`.
-        """
-        (total,), weights = totals, weights.to(totals[0])
-        if self._clean is not None and alphas[0] == 1:
-            return _joined(
-                self._known(weights[:, 0], examples, total), self.add(alphas[1:], weights[:, 1:], examples, totals)
-            )
-        values = Values(*total.new_zeros((2, len(alphas), len(examples))))
-        row_bytes = self._recording.row_bytes(self._path.state.index)
-        for some, steps in self._chunks.of(row_bytes, len(examples), len(alphas)):
-            chosen = examples[some]
-            context = self._path.context(alphas[steps], chosen).requires_grad_()
-            rows = chosen.repeat(len(alphas[steps]))
-            output = self._recording.replay({self._path.state.index: always(context)}, rows)
-            scores, (gradient,) = _gradients(self._recording, output, self._target, rows, [context])
-            stepwise = gradient.to(total).unflatten(0, (-1, len(chosen)))
-            with full_precision(total):
-                total[:, some] += torch.tensordot(weights[:, steps], stepwise, 1)
-            values.slopes[steps, some] = (stepwise * self._path.context_change[chosen]).flatten(2).sum(2)
-            values.outputs[steps, some] = scores.to(total).unflatten(0, (-1, len(chosen)))
-            self._chunks.done(len(rows))
-        return values
-
-    def _known(self, weights: Tensor, examples: Tensor, total: Tensor) -> Values:
-        output, gradient = (value.to(total)[examples] for value in self._clean or ())
-        total += weights.view(-1, *[1] * gradient.dim()) * gradient
-        slopes = (gradient * self._path.context_change[examples]).flatten(1).sum(1)
-        return Values(output.unsqueeze(0), slopes.unsqueeze(0))
+    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
+        """See :meth:`Walk.add`."""
+        (total,), (gradient,) = totals, points.gradients
+        weighted = weights.to(total).view(-1, 1, 1, 1) * gradient
+        total.index_add_(0, cells.to(total.device), weighted.to(total))
 
     def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
-        """Shares of the examples from one rule's totals, a layer each."""
+        """See :meth:`Walk.shares`."""
         path, gradient = self._path.of(examples), totals[0].transpose(1, 2)
         columns = path.state.values.to(gradient).transpose(2, 3)
         return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
 
-    def start(self, examples: Tensor) -> Tensor:
-        """F with the attention at the baseline, (examples,)."""
-        zero = torch.zeros(1, dtype=torch.float64)
-        return _outputs(self._recording, self._chunks, self._target, examples, self.paths, lambda chosen: {
-            self._path.state.index: always(self._path.context(zero, chosen))
-        })  # fmt: skip
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
+        context = self._path.context(alphas, examples).requires_grad_(torch.is_grad_enabled())
+        met[self._first] = _Met(context, self._path.context_change[examples], None)
+        return {self._first: always(context)}
 
 
-class JointWalk:
+class JointWalk(Walk):
     """The path of several layers scaled together, each with its matrix frozen at the clean pass.
 
     The values that a matrix meets change along the path, so gradients are summed as matrices.
     """
 
+    values_change = True
+
     def __init__(self, recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks) -> None:
-        self._recording, self._target, self._chunks, self.paths = recording, target, chunks, list(paths)
+        super().__init__(recording, paths, target, chunks)
         self._frozen = [FrozenMatrices(path) for path in paths]
-        self._first = min(path.state.index for path in paths)
 
-    def totals(self, rules: int, examples: int) -> list[Tensor]:
-        """Where gradients are summed, one tensor (rules, examples, head, query, key) a layer."""
-        return [path.context_change.new_zeros((rules, examples, *path.state.shape[1:])) for path in self.paths]
+    def totals(self, cells: int) -> list[Tensor]:
+        """Gradients with respect to the attention, (cells, head, query, key) a layer."""
+        return [path.context_change.new_zeros((cells, *path.state.shape[1:])) for path in self.paths]
 
-    def cost(self, alphas: Tensor) -> int:
-        """How many evaluations these nodes take for each example."""
-        return len(alphas)
-
-    def add(self, alphas: Tensor, weights: Tensor, examples: Tensor, totals: Sequence[Tensor]) -> Values:
-        """As :meth:`LayerWalk.add`."""
-        values = Values(*totals[0].new_zeros((2, len(alphas), len(examples))))
-        row_bytes = self._recording.row_bytes(self._first)
-        for some, steps in self._chunks.of(row_bytes, len(examples), len(alphas)):
-            chosen, met = examples[some], dict[int, _Met]()
-            rows = chosen.repeat(len(alphas[steps]))
-            output = self._recording.replay(self._substitutes(alphas[steps], chosen, met), rows)
-            scores, gradients = _gradients(
-                self._recording, output, self._target, rows, [met[path.state.index].context for path in self.paths]
-            )
-            for path, total, gradient in zip(self.paths, totals, gradients, strict=True):
-                _, columns, slope = met[path.state.index]
-                by_step = (t.to(total).unflatten(0, (-1, len(chosen))) for t in (gradient, columns))
+    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
+        """See :meth:`Walk.add`."""
+        for cell in cells.unique():
+            rows = (cells == cell).nonzero().flatten()
+            for total, gradient, values in zip(totals, points.gradients, points.values, strict=True):
                 with full_precision(total):
-                    weighted = torch.einsum("rs,sbqhd,sbhkd->rbhqk", weights[:, steps].to(total), *by_step)
-                    total[:, some] += weighted
-                dots = (gradient.to(total) * slope.to(total)).flatten(1).sum(1)
-                values.slopes[steps, some] += dots.unflatten(0, (-1, len(chosen)))
-            values.outputs[steps, some] = scores.to(values.outputs).unflatten(0, (-1, len(chosen)))
-            self._chunks.done(len(rows))
-        return values
+                    weighted = weights[rows].to(total).view(-1, 1, 1, 1) * gradient[rows].to(total)
+                    total[cell] += torch.einsum("rqhd,rhkd->hqk", weighted, values[rows].to(total))
+
+    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
+        """See :meth:`Walk.shares`."""
+        return [
+            gather(path.of(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
+            for path, total in zip(self.paths, totals, strict=True)
+        ]
 
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
         def scaled(frozen: FrozenMatrices) -> Substitute:
@@ -159,53 +230,32 @@ class JointWalk:
                 context, slope = frozen.context(call, alphas, examples)
                 # Below the first layer nothing has a gradient yet: the graph begins here.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = _Met(context, call.values().detach(), slope)
+                met[frozen.path.state.index] = _Met(context, slope, call.values().detach())
                 return context
 
             return substitute
 
         return {frozen.path.state.index: scaled(frozen) for frozen in self._frozen}
 
-    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
-        """As :meth:`LayerWalk.shares`."""
-        return [
-            gather(path.of(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
-            for path, total in zip(self.paths, totals, strict=True)
-        ]
-
-    def start(self, examples: Tensor) -> Tensor:
-        """F with the attention of all the layers at their baselines, (examples,)."""
-        zero = torch.zeros(1, dtype=torch.float64)
-        return _outputs(
-            self._recording, self._chunks, self._target, examples, self.paths,
-            lambda chosen: self._substitutes(zero, chosen, {}),
-        )  # fmt: skip
-
-
-class _Met(NamedTuple):
-    """At one layer of a joint step: the context put in, the values met, and the slope of the context in alpha."""
-
-    context: Tensor
-    values: Tensor
-    slope: Tensor
-
 
 def clean_gradients(
     recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks
 ) -> list[Clean]:  # fmt: skip
     """F and dF/dC of every layer at the model's own attention, by one backward pass."""
-    first = min(path.state.index for path in paths)
-    found = [Clean(path.context_change.new_zeros(len(path.context_change)), torch.zeros_like(path.context_change))
-             for path in paths]  # fmt: skip
-    for some, _ in chunks.of(recording.row_bytes(first), recording.forward.batch_size, 1):
+
+    def job(some: slice) -> list[Clean]:
         rows, contexts = recording.forward.all_rows[some], dict[int, Tensor]()
         output = recording.replay({path.state.index: _tapped(path.state.index, contexts) for path in paths}, rows)
-        scores, gradients = _gradients(
-            recording, output, target, rows, [contexts[path.state.index] for path in paths]
-        )  # fmt: skip
-        for clean, gradient in zip(found, gradients, strict=True):
-            clean.output[some], clean.gradient[some] = scores.to(clean.output), gradient.to(clean.gradient)
-    return found
+        met = [contexts[path.state.index] for path in paths]
+        scores, gradients = _gradients(recording, output, target, rows, met)
+        return [
+            Clean(scores.to(path.context_change), gradient.to(path.context_change))
+            for path, gradient in zip(paths, gradients, strict=True)
+        ]
+
+    row_bytes = recording.row_bytes(min(path.state.index for path in paths))
+    parts = list(chunks.run(job, row_bytes, recording.forward.batch_size, 0))
+    return [Clean(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
 
 
 def _tapped(index: int, contexts: dict[int, Tensor]) -> Substitute:
@@ -215,19 +265,6 @@ def _tapped(index: int, contexts: dict[int, Tensor]) -> Substitute:
         return contexts[index]
 
     return substitute
-
-
-def _outputs(
-    recording: Recording, chunks: Chunks, target: TargetType, examples: Tensor, paths: Sequence[Path], substitutes: Any
-) -> Tensor:
-    """F of the examples with contexts put in place, without gradients."""
-    first = min(path.state.index for path in paths)
-    row_bytes, scores = recording.row_bytes(first), []
-    with torch.no_grad():
-        for some, _ in chunks.of(row_bytes, len(examples), 1):
-            output = recording.replay(substitutes(examples[some]), examples[some])
-            scores.append(recording.forward.scores(output, target, examples[some]))
-    return torch.cat(scores)
 
 
 def _gradients(
@@ -246,7 +283,3 @@ def _gradients(
             "A gradient on the path is NaN or infinite. Half precision may be too narrow for this model: try float32."
         )
     return scores.detach(), found
-
-
-def _joined(one: Values, other: Values) -> Values:
-    return Values(*(torch.cat(pair) for pair in zip(one, other, strict=True)))
