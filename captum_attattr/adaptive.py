@@ -101,8 +101,8 @@ class Adaptation:
 
     def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> None:
         """Panel by panel, from the points of the ladder and the one at no attention."""
-        spent = torch.full((self._walk.count,), len(rows))
-        if len(rows) < 2 * SIZE - 2 or self._n_steps <= len(rows):
+        spent = torch.full((self._walk.count,), len(rows) + int(self._walk.known() is None))
+        if len(rows) < 2 * SIZE - 2 or self._n_steps < int(spent[0]):
             return
         order, zeros = samples.alphas[rows[:, 0]].argsort(), torch.zeros(len(pending), dtype=torch.float64)
         rows = torch.cat([len(samples.alphas) + torch.arange(len(pending)).unsqueeze(0), rows[order]]).T

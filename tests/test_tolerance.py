@@ -6,6 +6,8 @@ import warnings
 
 import pytest
 import torch
+from oracles import direct_attribution
+from rough_models import graded_gauss, post_norm_model, sink_model
 from tiny_models import FAMILIES, case
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -82,7 +84,7 @@ def test_true_errors_in_every_family(family, path, tolerance):
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
 def test_a_kink_on_the_path_is_noticed(path, tolerance):
-    """No rule converges quickly there: what is said to have converged is near, the rest is said."""
+    """No rule of high degree converges quickly there: panels around it get small, and what is left over is said."""
     c = case(next(family for family in FAMILIES if family.name == "distilbert"), batch=3)
     method = method_of(c, path)
     how = {"target": 1, "additional_forward_args": c.mask}
@@ -92,8 +94,8 @@ def test_a_kink_on_the_path_is_noticed(path, tolerance):
     if path == "joint":
         found, exact = ([torch.stack(one).transpose(0, 1)] for one in (found, exact))
     errors = relative_errors(found, exact)
-    assert errors[converged].max() < 10 * tolerance
-    assert bool(converged.all()) == (tolerance == 1e-2)
+    assert errors[converged].max() < 3 * tolerance
+    assert bool(converged.all()) or tolerance == 1e-4
 
 
 def test_rows_that_were_run_are_the_evaluations_that_are_reported(monkeypatch):
@@ -133,7 +135,9 @@ def test_too_few_steps_are_said(path):
     c = case(BERT)
     method = method_of(c, path)
     with pytest.warns(
-        UserWarning, match=r"n_steps=2 did not suffice for tolerance=1e-09 on \d+ of \d+ paths .*Give more"
+        UserWarning,
+        match=r"n_steps=2 did not suffice for tolerance=1e-09 on \d+ of \d+ paths .*"
+        r"is (layers\[0\] \(BertSelfAttention\)|the joint path) \d.*Give more",
     ):
         method.attribute(c.inputs, target=1, additional_forward_args=c.mask, tolerance=1e-9, n_steps=2)
     assert not bool(method.convergence.converged.all())
@@ -194,11 +198,57 @@ def test_the_fixed_rule_reports_its_evaluations_and_gaps():
     c = case(BERT, batch=2)
     method = method_of(c)
     assert method.convergence is None
-    method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=5)
-    assert method.convergence.evaluations.tolist() == [[5, 5]] * 3
-    assert method.convergence.gap is None
     _, deltas = method.attribute(
         c.inputs, target=1, additional_forward_args=c.mask, n_steps=5, return_convergence_delta=True
     )
+    assert method.convergence.evaluations.tolist() == [[5, 5]] * 3
     assert method.convergence.converged is None
+    torch.testing.assert_close(method.convergence.error, method.convergence.gap)
     assert bool((method.convergence.gap > 0).all()) == bool((torch.stack(deltas) != 0).all())
+    gaps = method.convergence.gap
+    method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=5)
+    torch.testing.assert_close(method.convergence.gap, gaps)
+
+
+def test_a_fixed_rule_that_was_not_enough_says_so_and_names_the_layers():
+    c = sink_model()
+    method = method_of(c)
+    with pytest.warns(
+        UserWarning, match=r"20 steps of this rule were not enough .*layers\[0\] \(LlamaAttention\) 1.\de-01"
+    ):
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+    assert method.convergence.complete.tolist() == [[True, False], [True, True], [True, True]]
+
+
+@pytest.mark.parametrize("make", [sink_model, post_norm_model])
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+def test_rough_paths_converge_where_they_are_rough(make, path):
+    """The right values by the oracle and a rule of a thousand nodes, in a few dozen evaluations."""
+    c = make()
+    layers = attention_layers(c.model)
+    method = method_of(c, path)
+    found = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, tolerance=1e-2)
+    assert bool(method.convergence.converged.all())
+    nodes, weights = graded_gauss(48, 12)
+    forward = lambda: c.forward(c.inputs, c.mask)[:, 1]
+    if path == "joint":
+        exact, _ = direct_attribution(c.model, forward, layers, nodes=nodes, weights=weights)
+        found, exact = ([torch.stack(one).transpose(0, 1)] for one in (found, exact))
+    else:
+        found, layers = found[:1], layers[:1]
+        exact, _ = direct_attribution(c.model, forward, layers, nodes=nodes, weights=weights)
+    assert relative_errors(found, exact).max() < 1e-2
+    evaluations = method.convergence.evaluations
+    assert 7 < int(evaluations.max()) < 100
+    assert len(set(evaluations.flatten().tolist())) > 1, "each example its own"
+
+
+def test_steps_bound_what_a_rough_path_takes():
+    c = sink_model()
+    method = method_of(c)
+    with pytest.warns(UserWarning, match=r"n_steps=30 did not suffice .* layers\[0\] \(LlamaAttention\) \d.*Give more"):
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask, tolerance=1e-3, n_steps=30)
+    reached = method.convergence
+    assert int(reached.evaluations.max()) <= 30
+    assert bool((reached.error >= reached.gap).all())
+    assert bool((reached.error[~reached.converged] > 1e-3).all())
