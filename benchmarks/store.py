@@ -13,6 +13,9 @@ from tqdm import tqdm
 class Store:
     """Results by name, one a line, after a line with the settings that they belong to.
 
+    The number of threads is one of the settings where time or memory is measured. Elsewhere a run may go on with
+    another: what is computed then differs by rounding alone, about 1e-6 of a model's output in float32.
+
     Args:
         file: Where they are kept.
         settings: What a run that goes on must have the same of.

@@ -1,4 +1,5 @@
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 import torch
 
 # The models are tiny: a second thread costs more than it gives, above all beside other work.
-torch.set_num_threads(1)
+THREADS = os.environ.get("CAPTUM_ATTATTR_TEST_THREADS", "1")
+torch.set_num_threads(int(THREADS))
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -23,7 +25,7 @@ def run_benchmark(load, monkeypatch, tmp_path):
     """Runs a benchmark as from the command line, without a process of its own: that is what takes the time."""
 
     def main(script: str, *options: str) -> None:
-        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), "--threads", "1", *options])
+        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), "--threads", THREADS, *options])
         load(script).main()
 
     return main

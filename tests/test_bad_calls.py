@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from agreement import assert_agree
 from oracles import injected
 from snapshot import untouched
 from tiny_models import FAMILIES, SMALL, Case, case
@@ -281,8 +282,7 @@ def test_training_mode_without_dropout_is_fine(name, path, untouched):
     with untouched(c.model, lambda: c.forward(c.inputs, c.mask)):
         shares, _ = attribute(c, path=path)
     expected, _ = attribute(case(BY_NAME[name]), path=path)
-    for one, other in zip(shares, expected, strict=True):
-        assert torch.equal(one, other)
+    assert_agree(shares, expected)
 
 
 @pytest.mark.filterwarnings("ignore:Replaying from")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers as hf
+from agreement import assert_agree
 from tiny_classifiers import bert, sizes
 from tiny_classifiers import demo as load
 
@@ -93,14 +94,14 @@ def test_the_files(run, model):
     assert sorted(path.name for path in Path("new/folder").iterdir()) == ["heads.json", "heads.png"]
     assert Path("new/folder/heads.png").read_bytes().startswith(b"\x89PNG")
     found = Importance.load("new/folder/heads.json")
-    assert torch.equal(found.scores, expected(model, "taylor").scores)
+    assert_agree(found.scores.float(), expected(model, "taylor").scores.float())
 
 
 def test_json(run, model):
     _, out, _ = heads(run, model, "--measure", "ablation_output", "--logit", "--target", "predicted", "--json")
     found = json.loads(out)
     want = expected(model, "ablation_output", output="logit", target="predicted")
-    assert torch.equal(torch.tensor(found["scores"], dtype=torch.float64), want.scores)
+    assert_agree(torch.tensor(found["scores"]), want.scores.float(), size=1.0)  # differences of logits
     assert found["settings"]["output"] == "logit"
     assert found["settings"]["target"] == "predicted"
     assert found["files"] == {"picture": "heads/heads.png", "saved": "heads/heads.json"}
@@ -203,8 +204,8 @@ def test_killed_in_the_middle_and_given_again(run, killed, monkeypatch):
     _, unbroken, _ = run(*words, "--output", "whole", "--json")
     resumed, unbroken = json.loads(resumed), json.loads(unbroken)
     assert resumed["examples"] == unbroken["examples"] == 100
-    assert resumed["scores"] == unbroken["scores"]
-    assert resumed["standard_deviation"] == unbroken["standard_deviation"]
+    for name in ("scores", "standard_deviation"):  # by another process, with another number of threads
+        assert_agree(torch.tensor(resumed[name]), torch.tensor(unbroken[name]))
     assert sorted(path.name for path in Path("cut").iterdir()) == ["heads.json", "heads.png"]
 
 

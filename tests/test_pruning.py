@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers as hf
+from agreement import assert_agree
 from heads_by_hand import without_heads
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -190,7 +191,7 @@ def test_a_mask_stays_right_when_the_model_is_pruned_under_it():
     with mask_heads(c.model, {0: [3], 2: [1]}):
         p = replace(c, model=prune_heads(c.model, {0: [0, 2]}))
         masked = run(p)
-    torch.testing.assert_close(run(p), run(pruned(p, {0: [0]})), atol=0, rtol=0)
+    assert_agree(run(p), run(pruned(p, {0: [0]})))
     torch.testing.assert_close(masked, run(pruned(p, {0: [3], 2: [1]})), atol=1e-10, rtol=0)
 
 

@@ -151,7 +151,7 @@ def test_the_map_is_the_shares_that_were_asked_for(count, layer, head, where):
     shares = explanation.attributions
     shares = shares if layer is None else shares[[[1, 4, 7].index(layer)]]
     shares = shares if head is None else shares[:, [head]]
-    np.testing.assert_array_equal(axes.images[0].get_array(), shares.sum((0, 1)).numpy())
+    np.testing.assert_allclose(axes.images[0].get_array(), shares.sum((0, 1)).numpy(), rtol=1e-6, atol=1e-6)
     assert labels(axes.get_xticklabels()) == labels(axes.get_yticklabels()) == explanation.tokens
     assert axes.get_title() == f"Share of each token pair in the probability of 'good', {where}"
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("query: the token that looks", "key: the token looked at")
@@ -228,7 +228,8 @@ def test_it_draws_into_given_axes_as_captums_do():
     assert left.get_title() == "left"
     drawn(figure)
     for one, layer in ((left, 0), (right, 1)):
-        np.testing.assert_array_equal(one.images[0].get_array(), made(12).attributions[layer].sum(0).numpy())
+        wanted = made(12).attributions[layer].sum(0).numpy()
+        np.testing.assert_allclose(one.images[0].get_array(), wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_pairs_need_no_display_and_leave_pyplot_alone(monkeypatch, tmp_path):
@@ -270,7 +271,7 @@ def test_captums_own_result_holds_the_same_pairs_and_draws_them(monkeypatch):
     torch.testing.assert_close(result.token_attr, wanted)
     torch.testing.assert_close(result.seq_attr, wanted.sum(0))
     figure, axes = result.plot_token_attr()
-    np.testing.assert_array_equal(axes.images[0].get_array(), wanted.numpy())
+    np.testing.assert_allclose(axes.images[0].get_array(), wanted.numpy(), rtol=1e-6)
     assert labels(axes.get_yticklabels()) == explanation.token_names
     plt.close(figure)
 

@@ -19,6 +19,11 @@ class Family:
     kind: str = "encoder"  # encoder | decoder | image
     digits: float = 1e-9  # relative error that the family's own arithmetic allows
 
+    @property
+    def rounding(self) -> float:
+        """Relative error of its output where kernels, memory or threads are others: of the type of its softmax."""
+        return 1e-6 if self.digits >= 1e-6 else 1e-12
+
 
 def _gpt2() -> nn.Module:
     return hf.GPT2LMHeadModel(hf.GPT2Config(vocab_size=60, n_embd=32, n_layer=3, n_head=4, n_positions=32))
