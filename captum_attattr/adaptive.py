@@ -10,12 +10,15 @@ from torch import Tensor
 from captum_attattr.integration import Integral, Rise
 from captum_attattr.ladder import Rung, ladder
 from captum_attattr.panels import ADDED, SIZE, Panels, Samples
-from captum_attattr.reductions import Keep
+from captum_attattr.reductions import Keep, norm
 from captum_attattr.walks import Walk
 
 # Of the gaps on the parts of a path, from its start to each node, as much as this times the tolerance will do:
 # they are wider than the error itself, and catch what cancels by chance in the gap of the whole.
 _PARTIAL = 5.0
+# Of the difference from a coarser rule as much as this times the tolerance: rules of high degree gain that much by a
+# few nodes where the path is smooth. It catches what completeness cannot see, errors of pairs that cancel in the sum.
+_COARSE = 8.0
 # Panels that are left as they are may take this part of the error that is allowed: the halves of the others add theirs.
 _LEFT = 0.5
 _MOST_BYTES = 4 * 2**30
@@ -25,9 +28,10 @@ class Adaptation:
     """An integral to a tolerance; examples that have converged leave the batch.
 
     First come the rules of a :func:`ladder`, which suffice for smooth paths. By these an example has converged when the
-    gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares, and the
-    same gaps on the parts of the path, from A0 to each of the nodes, are at most five times that. What has not goes on
-    in :class:`Panels` until both the estimated error and the gap are at most ``tolerance`` times the norm.
+    gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares, the same
+    gaps on the parts of the path, from A0 to each of the nodes, are at most five times that, and the shares by a coarser
+    rule differ by at most eight times. What has not goes on in :class:`Panels` until both the estimated error and
+    the gap are at most ``tolerance`` times the norm.
 
     Args:
         walk: The path, or paths.
@@ -62,10 +66,7 @@ class Adaptation:
             new = len(samples.alphas) + torch.arange(len(nodes) * len(pending)).view(len(nodes), -1)
             rows = torch.cat([rows, new])
             samples = samples.and_also(self._walk, nodes.repeat_interleave(len(pending)), pending.repeat(len(nodes)))
-            weights = rung.weights.repeat_interleave(len(pending))
-            totals = self._walk.totals(len(pending))
-            cells = torch.arange(len(pending)).repeat(len(rows))
-            self._walk.add(totals, samples.points.of(rows.flatten()), weights, cells)
+            totals = self._summed(samples, rows, rung.weights)
             found = self._integral(totals, pending, torch.full((len(pending),), len(rows) - free))
             found.converged = self._judged(found, rung, samples, rows, pending)
             going_on = ~found.converged
@@ -97,7 +98,20 @@ class Adaptation:
         rises = torch.cat([outputs - start, self._rise.change[pending].to(outputs).unsqueeze(0)])
         gaps = (rung.partial.to(slopes) @ slopes - rises).abs()
         allowed = found.allowed(self._tolerance)
-        return (found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)
+        near = (found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)
+        if near.any():
+            totals = self._summed(samples, rows[:, near], rung.weights - rung.coarse)
+            apart = norm(self._walk.shares(totals, pending[near], Keep((), True)))
+            near[near.clone()] = apart <= _COARSE * allowed[near]
+        return near
+
+    def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> list[Tensor]:
+        """Gradients at samples (nodes, examples) added up by weights (nodes,), a total an example."""
+        nodes, examples = rows.shape
+        totals = self._walk.totals(examples)
+        cells = torch.arange(examples).repeat(nodes)
+        self._walk.add(totals, samples.points.of(rows.flatten()), weights.repeat_interleave(examples), cells)
+        return totals
 
     def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> None:
         """Panel by panel, from the points of the ladder and the one at no attention."""

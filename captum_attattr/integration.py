@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attattr.reductions import Keep, Shares
+from captum_attattr.reductions import Keep, Shares, norm
 from captum_attattr.walks import Walk
 
 _TINY = 1e-30
@@ -68,9 +68,8 @@ class Integral:
         """From the shares of each layer."""
         total: Any = sum(layer.sum for layer in shares)
         gap = total - rise.change.to(total)
-        norm = torch.stack([layer.norm for layer in shares]).norm(dim=0)
         kept = [layer.kept for layer in shares]
-        return cls(kept, total, norm, evaluations, gap, gap.abs(), rise.noise.to(total))
+        return cls(kept, total, norm(shares), evaluations, gap, gap.abs(), rise.noise.to(total))
 
     def allowed(self, tolerance: float) -> Tensor:
         """(B,): error that a relative tolerance leaves room for."""

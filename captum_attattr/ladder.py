@@ -30,6 +30,8 @@ class Rung:
     """How many of the nodes it takes."""
     partial: Tensor
     """(count + 1, count): weights of the integrals from 0 to each of the nodes, and, last, to 1."""
+    coarse: Tensor
+    """(count,): weights of a rule on fewer of the nodes, those of the rung below or all but one."""
 
     @property
     def weights(self) -> Tensor:
@@ -63,10 +65,18 @@ def _ladder(first: int, more: int) -> Ladder:
     if more:
         nodes = np.concatenate([nodes, _extension(nodes, more)])
         counts.append(len(nodes))
+    # The node next to alpha = 1 is the one that the others replace best.
+    below = [np.delete(np.arange(counts[0]), 1), *map(np.arange, counts[:-1])]
     return Ladder(
         torch.from_numpy(nodes / (1 + _BEND * (1 - nodes))),
-        [Rung(count, torch.from_numpy(_partial_integrals(nodes[:count]))) for count in counts],
+        [_rung(nodes[:count], coarse) for count, coarse in zip(counts, below, strict=True)],
     )
+
+
+def _rung(nodes: np.ndarray, coarse: np.ndarray) -> Rung:
+    weights = np.zeros(len(nodes))
+    weights[coarse] = _partial_integrals(nodes[coarse])[-1]
+    return Rung(len(nodes), torch.from_numpy(_partial_integrals(nodes)), torch.from_numpy(weights))
 
 
 def _radau(count: int) -> np.ndarray:

@@ -19,7 +19,7 @@ import torch
 from numpy.polynomial import legendre
 from torch import Tensor
 
-from captum_attattr.reductions import Keep
+from captum_attattr.reductions import Keep, norm
 from captum_attattr.walks import Points, Walk
 
 SIZE = 5
@@ -150,5 +150,5 @@ def norms(walk: Walk, samples: Samples, rows: Tensor, weights: Tensor) -> Tensor
         places = torch.arange(len(cells)).repeat_interleave(rows.shape[1])
         walk.add(totals, samples.points.of(some), weights[cells].flatten(), places)
         shares = walk.shares(totals, samples.examples[rows[cells, 0]], Keep((), True))
-        found.append(torch.stack([layer.norm for layer in shares]).norm(dim=0))
+        found.append(norm(shares))
     return torch.cat(found).double().cpu()

@@ -120,6 +120,11 @@ class Shares:
     norm: Tensor
 
 
+def norm(shares: Sequence[Shares]) -> Tensor:
+    """Of the shares of all these layers together, an example each."""
+    return torch.stack([layer.norm for layer in shares]).norm(dim=0)
+
+
 class Keep(NamedTuple):
     """What to keep, and whether it carries the factor A - A0."""
 

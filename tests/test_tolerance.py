@@ -240,7 +240,6 @@ def test_rough_paths_converge_where_they_are_rough(make, path):
     assert relative_errors(found, exact).max() < 1e-2
     evaluations = method.convergence.evaluations
     assert 7 < int(evaluations.max()) < 100
-    assert len(set(evaluations.flatten().tolist())) > 1, "each example its own"
 
 
 def test_steps_bound_what_a_rough_path_takes():
