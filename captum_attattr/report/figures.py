@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from bokeh.core.properties import value
 from bokeh.document import Document
 from bokeh.models import (
     BasicTicker,
@@ -110,12 +111,17 @@ def _pairs(name: str, colours: list[str], ranges: tuple[Range1d, Range1d]) -> An
 def _tree() -> Any:
     plot = _figure("tree", toolbar_location="right", x_range=_range(), y_range=_range())
     plot.ygrid.visible, plot.ygrid.grid_line_color = True, "#efedf3"
-    edges = ColumnDataSource({name: [] for name in ("x0", "y0", "x1", "y1", "width", "colour")}, name="edges source")
-    nodes = ColumnDataSource({name: [] for name in ("x", "y", "foot", "token", "says")}, name="nodes source")
+    of_edge = ("x0", "y0", "x1", "y1", "width", "colour", "dash")
+    of_node = ("x", "y", "foot", "token", "says", "number", "colour")
+    edges = ColumnDataSource({column: [] for column in of_edge}, name="edges source")
+    nodes = ColumnDataSource({column: [] for column in of_node}, name="nodes source")
     plot.segment("x", "foot", "x", "y", source=nodes, line_color="#d5d2dc", line_dash="dotted")
-    look = {"line_width": "width", "line_color": "colour", "line_alpha": 0.75, "line_cap": "round"}
+    look = {"line_width": "width", "line_color": "colour", "line_dash": "dash", "line_alpha": 0.75}
     plot.segment("x0", "y0", "x1", "y1", source=edges, **look)
     marks = plot.scatter("x", "y", source=nodes, size=12, fill_color="white", line_color=_INK, line_width=2)
+    letters = {"text_font": value(_FONT), "text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
+    letters |= {"text_color": "colour", "background_fill_color": "white"}
+    plot.text("x", "y", "number", source=nodes, y_offset=9, **letters)
     plot.add_tools(HoverTool(tooltips="@says", renderers=[marks]), SaveTool())
     plot.xaxis.major_label_orientation = math.pi / 2
     plot.toolbar.autohide = True

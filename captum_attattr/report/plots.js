@@ -1,7 +1,6 @@
 // Pictures: Bokeh draws them, this fills them in.
 
-const ACCENT = "#0b6e69",
-  PURPLE = "#542788",
+const PURPLE = "#542788",
   ORANGE = "#b35806";
 const FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
 const palette = JSON.parse(document.getElementById("palette").textContent);
@@ -147,28 +146,34 @@ function drawTree(sentence, edges) {
   for (const [layer, query, key, score, share] of edges) {
     height.set(key, sentence.layers.indexOf(layer));
     if (!height.has(query)) height.set(query, top);
-    const numbers = `score ${score.toFixed(3)}, share ${signed(share)}`;
-    above.set(key, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`);
+    const numbers = `share ${signed(share)}, ${percent(Math.abs(score))} of the total`;
+    above.set(key, [share, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`]);
   }
   const within = [...height.keys()].sort((one, other) => one - other);
   const across = new Map(within.map((token, rank) => [token, rank]));
   const heights = within.map((token) => height.get(token));
+  const most = reach(edges.map(([, , , , share]) => share)) || 1;
+  const tone = (share) => (share < 0 ? ORANGE : PURPLE);
+  const wide = Math.min(document.getElementById("tree").clientWidth - 110, 64 * Math.max(within.length, 3));
+  const hasRoom = wide / within.length >= 48;
   model("nodes source").data = {
     x: [...within.keys()],
     y: heights,
     foot: within.map(() => -0.6),
     token: within,
-    says: within.map((token) => above.get(token) ?? `${sentence.names[token]}, the top of the tree`),
+    says: within.map((token) => above.get(token)?.[1] ?? `${sentence.names[token]}, the top of the tree`),
+    number: within.map((token) => (hasRoom && above.has(token) ? signed(above.get(token)[0]) : "")),
+    colour: within.map((token) => tone(above.get(token)?.[0] ?? 0)),
   };
   model("edges source").data = {
     x0: edges.map(([, query]) => across.get(query)),
     y0: edges.map(([, query]) => height.get(query)),
     x1: edges.map(([, , key]) => across.get(key)),
     y1: edges.map(([, , key]) => height.get(key)),
-    width: edges.map(([, , , score]) => 1 + 5 * Math.min(Math.max(score, 0), 1)),
-    colour: edges.map(([, , , , share, crosses]) => (crosses ? ACCENT : share < 0 ? ORANGE : PURPLE)),
+    width: edges.map(([, , , , share]) => Math.max((12 * Math.abs(share)) / most, 0.5)),
+    colour: edges.map(([, , , , share]) => tone(share)),
+    dash: edges.map(([, , , , , crosses]) => (crosses ? "dashed" : "solid")),
   };
-  const wide = Math.min(document.getElementById("tree").clientWidth - 110, 64 * Math.max(within.length, 3));
   span(figure.x_range, -0.6, within.length - 0.4);
   span(figure.y_range, -0.6, top + 0.4);
   const names = within.map((token) => sentence.tokens[token]);
