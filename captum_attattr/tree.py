@@ -201,7 +201,7 @@ class AttributionTree:
             >>> print(AttributionTree(shares, ["[CLS]", "not", "bad"]).to_text())
             ╙── [CLS]
                 └── bad      layer 1  +0.50   67% of the total
-                    └── not  layer 0  −0.25   33% of the total
+                    └── not  layer 0  -0.25   33% of the total
         """
         crossing = {edge for edge in self.edges if self._crosses(edge)}
         whole = "the total" if self.scale == "total" else "the layer's largest"

@@ -23,8 +23,8 @@ _DASHES = 6.0, 3.0
 def draw_tree(plan: Plan, axes: Axes, title: str | None, *, resize: bool) -> None:
     """Draw it; with ``resize`` the figure gets the size that suits the tree, else all shrinks with the axes."""
     words = _texts(plan, axes, plan.shown)
-    written = zip(plan.edges, numbers_of(plan.edges), strict=True)
-    numbers = {edge.key: axes.text(0, 0, number, fontsize=_SMALL) for edge, number in written}
+    shares = zip(plan.edges, numbers_of(plan.edges), strict=True)
+    numbers = {edge.key: axes.text(0, 0, _with_minus(share), fontsize=_SMALL) for edge, share in shares}
     sizes = [{place: _inches(text)[0] for place, text in texts.items()} for texts in (words, numbers)]
     sheet = Sheet.of(sizes[0], sizes[1], set(plan.heights), plan.is_whole)
     above = [
@@ -41,6 +41,10 @@ def draw_tree(plan: Plan, axes: Axes, title: str | None, *, resize: bool) -> Non
     _draw_edges(plan, sheet, axes, scale)
     _draw_words(plan, sheet, axes, words, numbers, scale)
     _draw_above(axes, height, above, legend, scale)
+
+
+def _with_minus(number: str) -> str:
+    return number.replace("-", "\N{MINUS SIGN}")
 
 
 def _texts(plan: Plan, axes: Axes, places: Iterable[int]) -> dict[int, Text]:

@@ -147,7 +147,7 @@ def numbers_of(edges: Sequence[Edge]) -> list[str]:
     least = min((abs(edge.share) for edge in edges if edge.share), default=1.0)
     decimals = max(2, 1 + math.ceil(-math.log10(least)))
     form = f"+.{decimals}f" if decimals < 8 else "+.1e"
-    return [format(edge.share, form).replace("-", "\N{MINUS SIGN}") for edge in edges]
+    return [format(edge.share, form) for edge in edges]
 
 
 def starts(plan: Plan, columns: dict[int, float]) -> list[float]:

@@ -111,13 +111,14 @@ def _pairs(name: str, colours: list[str], ranges: tuple[Range1d, Range1d]) -> An
 def _tree() -> Any:
     plot = _figure("tree", toolbar_location="right", x_range=_range(), y_range=_range())
     plot.ygrid.visible, plot.ygrid.grid_line_color = True, "#efedf3"
-    of_edge = ("x0", "y0", "x1", "y1", "width", "colour", "dash")
-    of_node = ("x", "y", "foot", "token", "says", "number", "colour")
-    edges = ColumnDataSource({column: [] for column in of_edge}, name="edges source")
+    curve = ("x0", "y0", "x1", "y1", "cx0", "cy0", "cx1", "cy1")
+    of_node = ("x", "y", "foot", "stem", "token", "says", "number", "colour")
+    edges = ColumnDataSource({column: [] for column in (*curve, "width", "colour", "dash")}, name="edges source")
     nodes = ColumnDataSource({column: [] for column in of_node}, name="nodes source")
     plot.segment("x", "foot", "x", "y", source=nodes, line_color="#d5d2dc", line_dash="dotted")
-    look = {"line_width": "width", "line_color": "colour", "line_dash": "dash", "line_alpha": 0.75}
-    plot.segment("x0", "y0", "x1", "y1", source=edges, **look)
+    plot.segment("x", "stem", "x", "y", source=nodes, line_color="#b9b5c2", line_width=1.5)
+    look = {"line_width": "width", "line_color": "colour", "line_dash": "dash", "line_alpha": 0.85}
+    plot.bezier(*curve, source=edges, **look)
     marks = plot.scatter("x", "y", source=nodes, size=12, fill_color="white", line_color=_INK, line_width=2)
     letters = {"text_font": value(_FONT), "text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
     letters |= {"text_color": "colour", "background_fill_color": "white"}

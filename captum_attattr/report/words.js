@@ -175,11 +175,12 @@ function nameTree({ what, second, settings, layers, tree }, edges, threshold) {
   const apart =
     settings.path === "joint" || layers.length < 2
       ? ""
-      : " These are layerwise shares: those of different layers are shares of different differences. Joint ones add up.";
+      : " These are layerwise shares: each layer\u2019s are shares of another difference. Joint ones add up.";
   $("tree-hint").textContent = edges.length
     ? "How information flows to the top: a token hangs below the token that looks at it, in the layer where it does, " +
-      `with the share of that look, which is the width of its edge. Purple edges raise the ${what}, orange ones lower ` +
-      `it${crossing}. After the strongest look from the top, those of less than ${percent(threshold)} of the total, ` +
-      `${tree.total.toPrecision(3)}, are left out.${apart} A click on a token chooses it.`
+      "with the share of that look in that layer alone (the map sums over layers), which is the width of its edge. " +
+      `Purple edges raise the ${what}, orange ones lower it${crossing}. After the strongest look from the top, those ` +
+      `of less than ${percent(threshold)} of the total, ${tree.total.toPrecision(3)}, are left out.${apart} ` +
+      "A click on a token chooses it."
     : "No token looks at another one: the tree has no edges.";
 }
