@@ -28,6 +28,7 @@ from bokeh.models.annotations import BoxAnnotation, ColorBar, Span
 from bokeh.plotting import figure
 
 from captum_attattr.report.colours import attention_palette, palette
+from captum_attattr.signed_map import AGAINST, FOR
 
 _INK, _SOFT, _LINE, _ACCENT = "#1c1b22", "#5c5a66", "#dddbe3", "#0b6e69"
 _FONT = "system-ui, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
@@ -112,7 +113,7 @@ def _tree() -> Any:
     plot = _figure("tree", toolbar_location="right", x_range=_range(), y_range=_range())
     plot.ygrid.visible, plot.ygrid.grid_line_color = True, "#efedf3"
     curve = ("x0", "y0", "x1", "y1", "cx0", "cy0", "cx1", "cy1")
-    of_node = ("x", "y", "foot", "stem", "token", "says", "number", "colour")
+    of_node = ("x", "y", "foot", "stem", "token", "says", "raises", "lowers")
     edges = ColumnDataSource({column: [] for column in (*curve, "width", "colour", "dash")}, name="edges source")
     nodes = ColumnDataSource({column: [] for column in of_node}, name="nodes source")
     plot.segment("x", "foot", "x", "y", source=nodes, line_color="#d5d2dc", line_dash="dotted")
@@ -121,8 +122,8 @@ def _tree() -> Any:
     plot.bezier(*curve, source=edges, **look)
     marks = plot.scatter("x", "y", source=nodes, size=12, fill_color="white", line_color=_INK, line_width=2)
     letters = {"text_font": value(_FONT), "text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
-    letters |= {"text_color": "colour", "background_fill_color": "white"}
-    plot.text("x", "y", "number", source=nodes, y_offset=9, **letters)
+    for number, colour in (("raises", FOR), ("lowers", AGAINST)):  # colours from the source fail when there are fewer
+        plot.text("x", "y", number, source=nodes, text_color=colour, y_offset=9, **letters)
     plot.add_tools(HoverTool(tooltips="@says", renderers=[marks]), SaveTool())
     plot.xaxis.major_label_orientation = math.pi / 2
     plot.toolbar.autohide = True

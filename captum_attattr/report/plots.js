@@ -223,8 +223,8 @@ function drawTree(sentence, edges) {
     stem: within.map((token) => stem.get(token)),
     token: within,
     says: within.map((token) => above.get(token)?.[1] ?? `${sentence.names[token]}, the top of the tree`),
-    number: within.map((token) => (hasRoom && above.has(token) ? signed(above.get(token)[0]) : "")),
-    colour: within.map((token) => (above.get(token)?.[0] < 0 ? ORANGE : PURPLE)),
+    raises: within.map((token) => (hasRoom && above.get(token)?.[0] >= 0 ? signed(above.get(token)[0]) : "")),
+    lowers: within.map((token) => (hasRoom && above.get(token)?.[0] < 0 ? signed(above.get(token)[0]) : "")),
   };
   const curves = curvesOf(edges, across, height, { x: wide / within.length, y: high / (top + 1) });
   model("edges source").data = Object.fromEntries(
