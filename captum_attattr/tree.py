@@ -45,7 +45,9 @@ class AttributionTree:
     -F is the same with all signs turned. Two edges are there whatever they weigh, and nearly always are one: the root's
     strongest look in any layer, and its look at the token of which it takes most over all layers, in the layer where it
     takes most. So the largest share of the root's row in the map of token pairs is always in the tree. A token hangs
-    in one place only: strong looks at tokens that are there already are in the map, not in the tree.
+    in one place only: strong looks at tokens that are there already are in the map, not in the tree. And the joint path
+    keeps all attention where it was: a look that only moves the attention of layers above it (in induction the one at
+    the token before) has no share on it, but has one on the layerwise path.
 
     ``scale="layer"`` is the paper's tree, a heuristic for
 
@@ -75,8 +77,8 @@ class AttributionTree:
         penalty: Lambda, the price of an edge, in the unit of the scores.
         root: Position of the token that the classifier reads ([CLS]; the last token in decoders); "none" where it
             reads all of them: then the token that looks most is the root (the paper's top node for ``scale="layer"``).
-            "auto" takes the only token with shares in the top layer (what is not read can have none there), else the
-            first token.
+            "auto" takes the only token with shares in the top layer (what is not read can have none there); else the
+            first token, or the last one where the first looks at no other, as in decoders.
         layers: Numbers of the layers in the model, for raw attributions; by default 0, 1, 2, ...
         segments: For each token, to which sentence of a pair it belongs, None for neither. For an explanation of a
             pair by default what the special tokens between the sentences tell.

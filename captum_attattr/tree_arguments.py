@@ -69,7 +69,8 @@ def root_of(root: Root, shares: Tensor) -> int | None:
         return None
     if root == "auto":
         reader = only_reader(shares)
-        return 0 if reader is None else reader
+        first_sees_none = bool(shares[:, -1, :-1].any() and not shares[:, 0, 1:].any())
+        return reader if reader is not None else (count - 1) * first_sees_none
     if isinstance(root, bool) or not isinstance(root, int) or not -count <= root < count:
         raise ValueError(f"root must be the position of one of the {count} tokens, 'auto' or 'none', got {root!r}.")
     return root % count

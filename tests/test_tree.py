@@ -253,6 +253,9 @@ def test_the_root_is_what_the_classifier_reads():
     tree = AttributionTree(explanation)
     assert tree.root == len(explanation.tokens) - 1
     assert tree.edges[0].query == tree.root
+    below = AttributionTree(explanation.attributions[:-1])  # the top layer, which would tell, is not there
+    assert below.root == len(explanation.tokens) - 1
+    assert below.edges[0].query == below.root
 
 
 def test_an_explanation_brings_its_tokens_and_layers():
