@@ -1,13 +1,16 @@
 """Which token hangs on which, in which layer: the algorithm behind :class:`captum_attattr.AttributionTree`.
 
-Layers are places from 0, the lowest, and shares are (layer, query, key), summed over heads.
+Layers are places from 0, the lowest, and shares are (layer, query, key), summed over heads. Here all layers are on one
+scale; :mod:`captum_attattr.tree_by_layer` divides each by its own largest share, as the paper does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +25,21 @@ class Edge(NamedTuple):
     query: int
     key: int
     score: float
-    """The share divided by the largest of its layer: what thresholds and the penalty are compared with."""
+    """The share in parts of the total, or of its layer's largest one: what thresholds and the penalty speak of."""
     share: float
     """The share itself, summed over heads, in the unit of the output."""
+
+
+class Grown(NamedTuple):
+    """A tree, before a penalty takes its branches."""
+
+    top: int
+    scores: Tensor
+    """(layer, query, key)."""
+    links: list[Link]
+    """From the top down; each token comes after the one that it hangs on."""
+    firm: int
+    """So many of the first links are there whatever they weigh."""
 
 
 def only_reader(shares: Tensor) -> int | None:
@@ -33,61 +48,75 @@ def only_reader(shares: Tensor) -> int | None:
     return rows[0] if len(rows) == 1 else None
 
 
-def top_node(shares: Tensor, root: int | None) -> int:
-    """The token, root apart, that gathers the most from other tokens, over all layers."""
-    total = shares.sum(0)
-    gathered = total.sum(-1) - total.diagonal()
-    if root is not None:
-        gathered[root] = -torch.inf
-    return int(gathered.argmax())
+def total_of(shares: Tensor) -> float:
+    """The sum over tokens of the magnitudes of what they are given, each over all layers and queries."""
+    return float(shares.sum((0, 1)).abs().sum())
 
 
-def edge_scores(shares: Tensor, root: int | None) -> Tensor:
-    """Each layer divided by its largest share in rows other than the root's; by its largest magnitude if there is none.
+def grow_by_share(shares: Tensor, root: int | None, tau: float) -> Grown:
+    """All layers on one scale: of all looks from the tree at tokens outside of it the largest, and again, and again.
 
-    In the top layer of a classifier that reads [CLS] alone, there is none: all other rows are zero.
+    A look of less than ``tau`` of the total does not count. Without a root the token that looks most is the top.
     """
-    others = torch.arange(shares.shape[1]) != (-1 if root is None else root)
-    largest = shares[:, others].amax((1, 2), keepdim=True)
-    size = torch.where(largest > 0, largest, shares.abs().amax((1, 2), keepdim=True))
-    return torch.where(size > 0, shares / size, 0)
+    total = total_of(shares)
+    sizes = shares.abs().numpy().copy()
+    sizes[:, range(sizes.shape[1]), range(sizes.shape[1])] = 0
+    reader = int(sizes.sum((0, 2)).argmax()) if root is None else root
+    firm = _firm_links(shares, sizes, reader)
+    links = _strongest_first(sizes, reader, firm, tau * total)
+    top = links[0][2] if links and root is not None else reader
+    return Grown(top, shares / total if total > 0 else torch.zeros_like(shares), links, len(firm))
 
 
-def grow(scores: Tensor, top: int, root: int | None, tau: float, top_tau: float) -> list[Link]:
-    """The tree as (layer, query, key), from the top down; each token after the one that it hangs on.
+def _firm_links(shares: Tensor, sizes: np.ndarray, reader: int) -> list[Link]:
+    """The reader's strongest look, and its look at the token of which it takes most over all layers, if another."""
+    row = sizes[:, reader]
+    if not row.any():
+        return []
+    layer, key = divmod(int(row.argmax()), row.shape[1])
+    together = shares[:, reader].sum(0).abs().numpy() * (row.max(0) > 0)
+    most = int(together.argmax())
+    first = [(layer, reader, key)]
+    return first if most == key or together[most] == 0 else [*first, (int(row[:, most].argmax()), reader, most)]
 
-    A root is put above the top node in the top layer, and the rest grows in the layers below it; without one the top
-    layer takes part, with its own threshold.
+
+def _strongest_first(sizes: np.ndarray, reader: int, firm: Sequence[Link], least: float) -> list[Link]:
+    """Grow on from the firm links; equal looks in the order of layers, queries and keys."""
+    links, heights = list(firm), {reader: len(sizes)} | {key: layer for layer, _, key in firm}
+    waiting = [look for token, height in heights.items() for look in _looks(sizes[:height], token, least)]
+    heapq.heapify(waiting)
+    while waiting:
+        _, link = heapq.heappop(waiting)
+        layer, _, key = link
+        if key not in heights:
+            links.append(link)
+            heights[key] = layer
+            for look in _looks(sizes[:layer], key, least):
+                heapq.heappush(waiting, look)
+    return links
+
+
+def _looks(sizes: np.ndarray, query: int, least: float) -> Iterator[tuple[float, Link]]:
+    """What a token looks at in these layers: each key in the layer where it does so most, the size with a minus."""
+    if len(sizes):
+        layers, most = sizes[:, query].argmax(0), sizes[:, query].max(0)
+        for key in np.flatnonzero((most >= least) & (most > 0)).tolist():
+            yield -float(most[key]), (int(layers[key]), query, key)
+
+
+def best_part(links: Sequence[Link], worth: Tensor, firm: int, penalty: float) -> list[Link]:
+    """Of the parts of a tree that hold its top, the one with the largest sum of (worth - penalty).
+
+    What hangs on a key is worth its own edge and all that is worth keeping below it. Firm links always stay.
     """
-    depth, count, _ = scores.shape
-    highest = depth - 1
-    edges = [] if root is None else [(highest, root, top)]
-    free = torch.ones(count, dtype=torch.bool)
-    free[[top] if root is None else [top, root]] = False
-    inside = torch.zeros(count, dtype=torch.bool)
-    inside[top] = True
-    for layer in range(highest if root is None else highest - 1, -1, -1):
-        looks = scores[layer].masked_fill(~inside[:, None] | ~free, -torch.inf)
-        best, queries = looks.max(0)
-        keys = (best > (top_tau if layer == highest else tau)).nonzero().flatten().tolist()
-        edges += [(layer, int(queries[key]), key) for key in keys]
-        inside[keys], free[keys] = True, False
-    return edges
-
-
-def best_part(edges: Sequence[Link], scores: Tensor, root: int | None, penalty: float) -> list[Link]:
-    """Of the parts of a tree that hold its top, the one with the largest sum of (score - penalty).
-
-    What hangs on a key is worth its own edge and all that is worth keeping below it. The root's edge always stays.
-    """
-    gain = {key: float(scores[layer, query, key]) - penalty for layer, query, key in edges}
-    for _, query, key in reversed(edges):
+    gain = {key: float(worth[layer, query, key]) - penalty for layer, query, key in links}
+    for _, query, key in reversed(links):
         if query in gain:
             gain[query] += max(gain[key], 0.0)
-    kept = {edges[0][1]} if edges else set()
+    kept = {links[0][1]} if links else set()
     part = []
-    for layer, query, key in edges:
-        if query in kept and (gain[key] > 0 or query == root):
+    for place, (layer, query, key) in enumerate(links):
+        if query in kept and (gain[key] > 0 or place < firm):
             kept.add(key)
             part.append((layer, query, key))
     return part

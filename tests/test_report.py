@@ -109,19 +109,29 @@ def test_the_page_holds_the_explanation():
 
 
 def test_the_page_holds_the_trees():
-    explanation = explain("How old are you?", text_pair="What is your age?", n_steps=4)
-    trees = packing.sentence(explanation)["trees"]
-    assert list(trees) == [str(threshold) for threshold in packing.THRESHOLDS]
-    for threshold, edges in trees.items():
-        tree = AttributionTree(explanation, tau=float(threshold))
+    explanation = explain("How old are you?", text_pair="What is your age?", n_steps=4, path="joint")
+    packed = packing.sentence(explanation)["tree"]
+    assert [threshold for threshold, _ in packed["thresholds"]] == list(packing.THRESHOLDS)
+    for threshold, count in packed["thresholds"]:
+        tree = AttributionTree(explanation, tau=threshold)
+        edges = packed["edges"][:count]
         assert [tuple(edge[:5]) for edge in edges] == [tuple(edge) for edge in tree.edges]
         assert [edge for *edge, crosses in edges if crosses] == [list(edge) for edge in tree.crossing_edges]
-    assert len(trees["0.1"]) >= len(trees["0.9"])
+        assert packed["total"] == tree.total
+    counts = [count for _, count in packed["thresholds"]]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
+
+
+def test_a_page_of_layerwise_shares_asks_no_one_for_attention(recwarn):
+    packing.sentence(made(4))  # the page itself says what such shares are
+    assert not recwarn.list
 
 
 def test_a_single_token_has_no_tree():
-    trees = packing.sentence(replace(made(3), **_first_token_only(made(3))))["trees"]
-    assert set(map(len, trees.values())) == {0}
+    packed = packing.sentence(replace(made(3), **_first_token_only(made(3))))["tree"]
+    assert packed["edges"] == []
+    assert {count for _, count in packed["thresholds"]} == {0}
 
 
 def _first_token_only(explanation):

@@ -180,24 +180,44 @@ def test_heads_can_be_coloured_layer_by_layer(tab, explanation):
 
 def test_the_tree_is_the_attribution_tree_at_each_threshold(tab, explanation):
     page = tab(explanation)
+    assert page.inner_text("#threshold-name") == "2%"
     page.focus("#threshold")
     page.keyboard.press("Home")
-    for threshold in (0.1, 0.2, 0.3):
-        assert page.inner_text("#threshold-name") == str(threshold)
-        tree = AttributionTree(explanation, tau=threshold)
+    for threshold, name in ((0.005, "0.5%"), (0.01, "1%"), (0.02, "2%"), (0.05, "5%")):
+        assert page.inner_text("#threshold-name") == name
+        tree = AttributionTree(explanation.attributions, explanation.tokens, tau=threshold, layers=explanation.layers)
         nodes, edges = data(page, "nodes source"), data(page, "edges source")
         assert nodes["token"] == sorted(tree.nodes)
         heights = dict(zip(nodes["token"], nodes["y"], strict=True))
         ranks = {token: rank for rank, token in enumerate(nodes["token"])}
-        assert [heights[edge.key] for edge in tree.edges] == [explanation.layers.index(e.layer) for e in tree.edges]
-        assert edges["x0"] == [ranks[edge.query] for edge in tree.edges]
+        rows = {edge.layer: heights[edge.key] for edge in tree.edges}  # layers without an edge share a row
+        assert sorted(rows, key=rows.get) == sorted(rows)
+        assert [heights[edge.key] for edge in tree.edges] == [rows[edge.layer] for edge in tree.edges] == edges["y1"]
+        assert edges["y0"] == [rows[edge.layer] + 1 for edge in tree.edges]
+        assert [round(x) for x in edges["x0"]] == [ranks[edge.query] for edge in tree.edges]
         assert edges["x1"] == [ranks[edge.key] for edge in tree.edges]
-        assert edges["y0"] == [heights[edge.query] for edge in tree.edges]
+        assert edges["colour"] == ["#542788" if edge.share > 0 else "#b35806" for edge in tree.edges]
+        sizes = [abs(edge.share) for edge in tree.edges]
+        np.testing.assert_allclose(edges["width"], np.array(sizes) * edges["width"][0] / sizes[0], atol=0.5)
+        written = zip(nodes["raises"], nodes["lowers"], strict=True)
+        numbers = dict(zip(nodes["token"], map("".join, written), strict=True))
+        assert numbers.pop(tree.nodes[0]) == ""
+        for edge in tree.edges:
+            assert float(numbers[edge.key].replace("\u2212", "-")) == pytest.approx(edge.share, abs=6e-5)
+        assert f"those of less than {name} of the total" in page.inner_text("#tree-hint")
         page.keyboard.press("ArrowRight")
     top = data(page, "nodes source")
-    place = top["y"].index(LAYERS)
-    click(page, "tree", top["x"][place], LAYERS)
+    place = top["token"].index(tree.nodes[0])
+    click(page, "tree", top["x"][place], top["y"][place])
     assert presses(page) == [token == top["token"][place] for token in range(COUNT)]
+
+
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+def test_the_page_says_that_layerwise_shares_do_not_add_up(tab, explanation, path):
+    deltas = torch.zeros(1 if path == "joint" else LAYERS)
+    page = tab(replace(explanation, delta=deltas, settings={"output": "logit", "path": path}))
+    note = "These are layerwise shares: each layer\u2019s are shares of another difference."
+    assert (note in page.inner_text("#tree-hint")) == (path == "layerwise")
 
 
 def test_several_sentences_each_with_its_own_answer(tab, explanation):
@@ -226,10 +246,10 @@ def test_a_pair_shows_where_its_second_text_begins(tab):
     assert lines == [[True, 4.5], [True, 4.5]]
     page.focus("#threshold")
     page.keyboard.press("Home")
-    tree = AttributionTree(pair, tau=0.1)
-    green = [name == "#0b6e69" for name in data(page, "edges source")["colour"]]
-    assert green == [edge in tree.crossing_edges for edge in tree.edges]
-    assert any(green)
+    tree = AttributionTree(pair.attributions, tau=0.005, segments=[None, 0, 0, 0, None, 1, 1, None])
+    dashed = [name == "dashed" for name in data(page, "edges source")["dash"]]
+    assert dashed == [edge in tree.crossing_edges for edge in tree.edges]
+    assert any(dashed)
 
 
 def test_the_foot_says_settings_and_completeness(tab, explanation):

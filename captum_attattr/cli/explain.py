@@ -55,7 +55,7 @@ def add(commands: Any) -> None:
         choices=("layerwise", "joint"),
         default="layerwise",
         help="put back the attention of one layer at a time, or of all together, the better way to score tokens "
-        "(default: layerwise)",
+        "and the one whose layers add up, as the page's tree wants it (default: layerwise)",
     )
     parser.add_argument(
         "--tolerance",

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from bokeh.core.properties import value
 from bokeh.document import Document
 from bokeh.models import (
     BasicTicker,
@@ -27,6 +28,7 @@ from bokeh.models.annotations import BoxAnnotation, ColorBar, Span
 from bokeh.plotting import figure
 
 from captum_attattr.report.colours import attention_palette, palette
+from captum_attattr.signed_map import AGAINST, FOR
 
 _INK, _SOFT, _LINE, _ACCENT = "#1c1b22", "#5c5a66", "#dddbe3", "#0b6e69"
 _FONT = "system-ui, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"
@@ -110,12 +112,18 @@ def _pairs(name: str, colours: list[str], ranges: tuple[Range1d, Range1d]) -> An
 def _tree() -> Any:
     plot = _figure("tree", toolbar_location="right", x_range=_range(), y_range=_range())
     plot.ygrid.visible, plot.ygrid.grid_line_color = True, "#efedf3"
-    edges = ColumnDataSource({name: [] for name in ("x0", "y0", "x1", "y1", "width", "colour")}, name="edges source")
-    nodes = ColumnDataSource({name: [] for name in ("x", "y", "foot", "token", "says")}, name="nodes source")
+    curve = ("x0", "y0", "x1", "y1", "cx0", "cy0", "cx1", "cy1")
+    of_node = ("x", "y", "foot", "stem", "token", "says", "raises", "lowers")
+    edges = ColumnDataSource({column: [] for column in (*curve, "width", "colour", "dash")}, name="edges source")
+    nodes = ColumnDataSource({column: [] for column in of_node}, name="nodes source")
     plot.segment("x", "foot", "x", "y", source=nodes, line_color="#d5d2dc", line_dash="dotted")
-    look = {"line_width": "width", "line_color": "colour", "line_alpha": 0.75, "line_cap": "round"}
-    plot.segment("x0", "y0", "x1", "y1", source=edges, **look)
+    plot.segment("x", "stem", "x", "y", source=nodes, line_color="#b9b5c2", line_width=1.5)
+    look = {"line_width": "width", "line_color": "colour", "line_dash": "dash", "line_alpha": 0.85}
+    plot.bezier(*curve, source=edges, **look)
     marks = plot.scatter("x", "y", source=nodes, size=12, fill_color="white", line_color=_INK, line_width=2)
+    letters = {"text_font": value(_FONT), "text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
+    for number, colour in (("raises", FOR), ("lowers", AGAINST)):  # colours from the source fail when there are fewer
+        plot.text("x", "y", number, source=nodes, text_color=colour, y_offset=9, **letters)
     plot.add_tools(HoverTool(tooltips="@says", renderers=[marks]), SaveTool())
     plot.xaxis.major_label_orientation = math.pi / 2
     plot.toolbar.autohide = True

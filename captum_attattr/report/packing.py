@@ -12,9 +12,10 @@ from torch import Tensor
 
 from captum_attattr.explanation import Explanation
 from captum_attattr.tree import AttributionTree
+from captum_attattr.tree_arguments import sentences_of
 
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""For which the page holds a tree."""
+THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Parts of the total: the tree of each is the beginning of the one before."""
 
 _LARGEST = 32767
 
@@ -42,7 +43,7 @@ def sentence(explanation: Explanation) -> dict[str, Any]:
         "settings": {name: _readable(value) for name, value in e.settings.items()},
         "shares": pack(e.attributions),
         "attention": pack(e.attention),
-        "trees": {str(threshold): _edges(e, threshold) for threshold in THRESHOLDS},
+        "tree": _tree(e),
     }
 
 
@@ -82,13 +83,19 @@ def _norms(explanation: Explanation) -> list[float]:
     return [float(shares.norm())] if one_path else shares.flatten(1).norm(dim=1).tolist()
 
 
-def _edges(explanation: Explanation, threshold: float) -> list[list[Any]]:
-    """Of each edge the layer, query, key, score, share, and whether it crosses the two texts of a pair."""
-    if len(explanation.tokens) < 2:
-        return []
-    tree = AttributionTree(explanation, tau=threshold)
-    crossing = set(tree.crossing_edges if tree.segments is not None else [])
-    return [[*edge, edge in crossing] for edge in tree.edges]
+def _tree(explanation: Explanation) -> dict[str, Any]:
+    """The edges (layer, query, key, score, share, crosses) at the lowest threshold, and how many are left at each."""
+    e = explanation
+    if len(e.tokens) < 2:
+        return {"total": 0.0, "edges": [], "thresholds": [[part, 0] for part in THRESHOLDS]}
+    given: dict[str, Any] = {"tokens": e.tokens, "layers": e.layers, "segments": sentences_of(e)}
+    trees = [AttributionTree(e.attributions, tau=threshold, **given) for threshold in THRESHOLDS]
+    crossing = set(trees[0].crossing_edges if trees[0].segments is not None else [])
+    return {
+        "total": trees[0].total,
+        "edges": [[*edge, edge in crossing] for edge in trees[0].edges],
+        "thresholds": [[part, len(tree.edges)] for part, tree in zip(THRESHOLDS, trees, strict=True)],
+    }
 
 
 def _readable(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 const scripts = [...document.querySelectorAll("script.sentence")];
 const known = new Map();
-const state = { number: 0, layer: null, head: null, token: null, side: "received", alike: false, threshold: 3 };
+const state = { number: 0, layer: null, head: null, token: null, side: "received", alike: false, threshold: 2 };
 let sentence = null;
 
 async function load(number) {
@@ -61,10 +61,10 @@ function draw() {
 const names = () => labelPairs(sentence, tokenStrength(sentence.matrix, sentence.tokens.length));
 
 function tree() {
-  const threshold = Object.keys(sentence.trees).sort()[state.threshold];
-  const edges = sentence.trees[threshold];
-  slide("threshold", state.threshold, threshold);
-  nameTree(sentence, edges);
+  const [threshold, count] = sentence.tree.thresholds[state.threshold];
+  const edges = sentence.tree.edges.slice(0, count);
+  slide("threshold", state.threshold, percent(threshold));
+  nameTree(sentence, edges, threshold);
   if (edges.length) drawTree(sentence, edges);
 }
 

@@ -1,7 +1,6 @@
 // Pictures: Bokeh draws them, this fills them in.
 
-const ACCENT = "#0b6e69",
-  PURPLE = "#542788",
+const PURPLE = "#542788",
   ORANGE = "#b35806";
 const FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif';
 const palette = JSON.parse(document.getElementById("palette").textContent);
@@ -138,41 +137,107 @@ function zoomOut(sentence) {
   span(y_range, last, -0.5);
 }
 
+// Layers from the lowest on, each by itself; neighbours without an edge are taken together.
+function bandsOf(layers, edges) {
+  const used = new Set(edges.map(([layer]) => layer));
+  const bands = [];
+  for (const layer of layers) {
+    const last = bands.at(-1);
+    if (!last || used.has(layer) || used.has(last.at(-1))) bands.push([layer]);
+    else last.push(layer);
+  }
+  return bands;
+}
+
+// Widths in pixels, in proportion to the shares: those that leave a token in one layer are 30 wide together at most.
+function widthsOf(edges) {
+  const sizes = edges.map(([, , , , share]) => Math.abs(share));
+  const bundles = {};
+  edges.forEach(([layer, query], place) => {
+    bundles[[layer, query]] = (bundles[[layer, query]] ?? 0) + sizes[place];
+  });
+  const unit = Math.min(12 / (reach(sizes) || 1), 30 / (reach(Object.values(bundles)) || 1));
+  return sizes.map((size) => Math.max(unit * size, 0.5));
+}
+
+// How far beside its token each edge begins, in pixels: those of one layer side by side, in the order of their ends.
+function asideOf(edges, widths) {
+  const aside = new Array(edges.length);
+  edges.forEach(([layer, query], first) => {
+    if (aside[first] !== undefined) return;
+    const together = [...edges.keys()].filter((place) => edges[place][0] === layer && edges[place][1] === query);
+    together.sort((one, other) => edges[one][2] - edges[other][2]);
+    let left = -together.reduce((sum, place) => sum + widths[place], 0) / 2;
+    for (const place of together) {
+      aside[place] = left + widths[place] / 2;
+      left += widths[place];
+    }
+  });
+  return aside;
+}
+
+// From a token's own line, at the layer of the edge, down to the token that hangs there.
+function curvesOf(edges, across, height, pixels) {
+  const widths = widthsOf(edges);
+  const aside = asideOf(edges, widths);
+  return edges.map(([, query, key, , share, crosses], place) => {
+    const [x0, x1] = [across.get(query) + aside[place] / pixels.x, across.get(key)];
+    const [y0, y1] = [height.get(key) + 1, height.get(key)];
+    const up = (4 / 3) * ((x1 > x0 ? aside[place] : -aside[place]) / pixels.y); // side by side in the middle, too
+    return {
+      ...{ x0, y0, x1, y1, cx0: x0, cy0: y0 - 0.55 + up, cx1: x1, cy1: y1 + 0.55 + up, width: widths[place] },
+      colour: share < 0 ? ORANGE : PURPLE,
+      dash: crosses ? "dashed" : "solid",
+    };
+  });
+}
+
 // A token hangs at the height of the layer of its edge, below the token that looks at it.
 function drawTree(sentence, edges) {
   const figure = model("tree"),
-    top = sentence.layers.length,
+    bands = bandsOf(sentence.layers, edges),
+    top = bands.length,
     height = new Map(),
     above = new Map();
   for (const [layer, query, key, score, share] of edges) {
-    height.set(key, sentence.layers.indexOf(layer));
+    height.set(
+      key,
+      bands.findIndex((band) => band.includes(layer)),
+    );
     if (!height.has(query)) height.set(query, top);
-    const numbers = `score ${score.toFixed(3)}, share ${signed(share)}`;
-    above.set(key, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`);
+    const numbers = `share ${signed(share)}, ${percent(Math.abs(score))} of the total`;
+    above.set(key, [share, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`]);
   }
   const within = [...height.keys()].sort((one, other) => one - other);
   const across = new Map(within.map((token, rank) => [token, rank]));
   const heights = within.map((token) => height.get(token));
+  const stem = new Map(height); // down to the lowest layer in which a token looks at others
+  for (const [, query, key] of edges) stem.set(query, Math.min(stem.get(query), height.get(key) + 1));
+  const wide = Math.min(document.getElementById("tree").clientWidth - 110, 64 * Math.max(within.length, 3));
+  const high = Math.max(150, Math.min(72 * (top + 1), 500));
+  const hasRoom = wide / within.length >= 48;
   model("nodes source").data = {
     x: [...within.keys()],
     y: heights,
     foot: within.map(() => -0.6),
+    stem: within.map((token) => stem.get(token)),
     token: within,
-    says: within.map((token) => above.get(token) ?? `${sentence.names[token]}, the top of the tree`),
+    says: within.map((token) => above.get(token)?.[1] ?? `${sentence.names[token]}, the top of the tree`),
+    raises: within.map((token) => (hasRoom && above.get(token)?.[0] >= 0 ? signed(above.get(token)[0]) : "")),
+    lowers: within.map((token) => (hasRoom && above.get(token)?.[0] < 0 ? signed(above.get(token)[0]) : "")),
   };
-  model("edges source").data = {
-    x0: edges.map(([, query]) => across.get(query)),
-    y0: edges.map(([, query]) => height.get(query)),
-    x1: edges.map(([, , key]) => across.get(key)),
-    y1: edges.map(([, , key]) => height.get(key)),
-    width: edges.map(([, , , score]) => 1 + 5 * Math.min(Math.max(score, 0), 1)),
-    colour: edges.map(([, , , , share, crosses]) => (crosses ? ACCENT : share < 0 ? ORANGE : PURPLE)),
-  };
-  const wide = Math.min(document.getElementById("tree").clientWidth - 110, 64 * Math.max(within.length, 3));
+  const curves = curvesOf(edges, across, height, { x: wide / within.length, y: high / (top + 1) });
+  model("edges source").data = Object.fromEntries(
+    Object.keys(curves[0]).map((name) => [name, curves.map((curve) => curve[name])]),
+  );
   span(figure.x_range, -0.6, within.length - 0.4);
   span(figure.y_range, -0.6, top + 0.4);
   const names = within.map((token) => sentence.tokens[token]);
   label(figure.below[0], namesThatFit(names, heights, figure.x_range, wide, 12), 12);
-  label(figure.left[0], new Map([...sentence.layers.map((layer, row) => [row, `layer ${layer}`]), [top, "top"]]), 12);
-  Object.assign(figure, { frame_width: Math.floor(wide), frame_height: Math.max(150, Math.min(44 * (top + 1), 420)) });
+  const named = bands.map((band, row) => [
+    row,
+    band.length > 1 ? `layers ${band[0]}\u2013${band.at(-1)}` : `layer ${band[0]}`,
+  ]);
+  label(figure.left[0], new Map([...named, [top, "top"]]), 12);
+  Object.assign(figure, { frame_width: Math.floor(wide), frame_height: Math.floor(high) });
 }

@@ -24,7 +24,7 @@ function describe(sentence) {
   );
   $("layer").max = sentence.layers.length;
   $("head").max = sentence.heads;
-  $("threshold").max = Object.keys(sentence.trees).length - 1;
+  $("threshold").max = sentence.tree.thresholds.length - 1;
   foot(sentence);
 }
 
@@ -167,11 +167,20 @@ function slide(slider, value, name) {
   $(`${slider}-name`).textContent = name;
 }
 
-function nameTree(sentence, edges) {
+const percent = (part) => `${Number((100 * part).toPrecision(2))}%`;
+
+function nameTree({ what, second, settings, layers, tree }, edges, threshold) {
   $("tree").hidden = edges.length === 0;
-  const crossing = sentence.second === null ? "" : ", green ones cross the two texts";
+  const crossing = second === null ? "" : ", dashed ones cross the two texts";
+  const apart =
+    settings.path === "joint" || layers.length < 2
+      ? ""
+      : " These are layerwise shares: each layer\u2019s are shares of another difference. Joint ones add up.";
   $("tree-hint").textContent = edges.length
-    ? "How information flows to the top: a token hangs below the token that looks at it, in the layer where it does. " +
-      `Thick edges have large scores${crossing}. A click on a token chooses it.`
-    : "No pair is above this threshold: the tree has no edges.";
+    ? "How information flows to the top: a token hangs below the token that looks at it, in the layer where it does, " +
+      "with the share of that look in that layer alone (the map sums over layers), which is the width of its edge. " +
+      `Purple edges raise the ${what}, orange ones lower it${crossing}. After the strongest look from the top, those ` +
+      `of less than ${percent(threshold)} of the total, ${tree.total.toPrecision(3)}, are left out.${apart} ` +
+      "A click on a token chooses it."
+    : "No token looks at another one: the tree has no edges.";
 }
