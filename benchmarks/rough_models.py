@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 import transformers as hf
@@ -45,14 +46,18 @@ PROMPTS = [
 ]
 
 
+Explained = Callable[[nn.Module, Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class Rough:
-    """A model, its explained function of token numbers (1, tokens), and inputs for it."""
+    """A model, its attention layers, and what is asked of it."""
 
     model: nn.Module
-    layers: list[nn.Module]
-    questions: list[tuple[Tensor, Callable[[Tensor], Tensor]]]
-    """Inputs, and F for them: a difference of two logits."""
+    layers: Callable[[nn.Module], list[nn.Module]]
+    """Of the model, or of a copy of it."""
+    questions: list[tuple[Tensor, Explained]]
+    """Inputs (1, tokens), and F for them: a difference of two logits."""
 
 
 def copying_decoder(name: str, examples: int, seed: int = 0, steps: int = 800) -> Rough:
@@ -76,8 +81,8 @@ def copying_decoder(name: str, examples: int, seed: int = 0, steps: int = 800) -
     questions = []
     for ids in batch(examples):
         place = LENGTH + 2 + int(torch.randint(LENGTH - 1, ()))
-        questions.append((ids[:place].unsqueeze(0), _difference(model, int(ids[place]), int(ids[place - 1]))))
-    return Rough(model, attention_layers(model), questions)
+        questions.append((ids[:place].unsqueeze(0), _difference(int(ids[place]), int(ids[place - 1]))))
+    return Rough(model, attention_layers, questions)
 
 
 def copying_t5(examples: int, seed: int = 0, steps: int = 800) -> Rough:
@@ -99,12 +104,9 @@ def copying_t5(examples: int, seed: int = 0, steps: int = 800) -> Rough:
         place = int(torch.randint(LENGTH, ()))
         begun = torch.cat([torch.zeros(1, dtype=torch.long), words[:place]]).unsqueeze(0)
 
-        def explained(ids: Tensor, begun: Tensor = begun, right: int = int(words[place]), wrong: int = 3) -> Tensor:
-            logits = model(ids, decoder_input_ids=begun.expand(len(ids), -1), use_cache=False).logits[:, -1]
-            return logits[:, right] - logits[:, wrong]
-
-        questions.append((words.unsqueeze(0), explained))
-    return Rough(model, attention_layers(model.get_encoder()), questions)
+        options = {"decoder_input_ids": begun}
+        questions.append((words.unsqueeze(0), _difference(int(words[place]), int(words[place - 1]), options)))
+    return Rough(model, lambda some: attention_layers(some.get_encoder()), questions)
 
 
 def language_model(folder: Path, gguf: str | None, examples: int) -> Rough:
@@ -118,13 +120,14 @@ def language_model(folder: Path, gguf: str | None, examples: int) -> Rough:
     questions = []
     for prompt, *words in PROMPTS[:examples]:
         right, wrong = (tokenizer(word, add_special_tokens=False).input_ids[0] for word in words)
-        questions.append((tokenizer(prompt, return_tensors="pt").input_ids, _difference(model, right, wrong)))
-    return Rough(model, attention_layers(model), questions)
+        questions.append((tokenizer(prompt, return_tensors="pt").input_ids, _difference(right, wrong)))
+    return Rough(model, attention_layers, questions)
 
 
-def _difference(model: nn.Module, right: int, wrong: int) -> Callable[[Tensor], Tensor]:
-    def explained(ids: Tensor) -> Tensor:
-        logits = model(ids, use_cache=False).logits[:, -1]
+def _difference(right: int, wrong: int, options: Mapping[str, Tensor] = MappingProxyType({})) -> Explained:
+    def explained(model: nn.Module, ids: Tensor) -> Tensor:
+        others = {name: value.expand(len(ids), -1) for name, value in options.items()}
+        logits = model(ids, **others, use_cache=False).logits[:, -1]
         return logits[:, right] - logits[:, wrong]
 
     return explained

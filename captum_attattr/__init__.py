@@ -15,6 +15,7 @@ from captum_attattr.pruning_files import load_pruned, save_pruned
 from captum_attattr.ranking import Importance
 from captum_attattr.reductions import TopPairs
 from captum_attattr.report import Report
+from captum_attattr.roughness import rough_layers
 from captum_attattr.token_visualization import token_pair_result, token_records, visualize_token_pairs, visualize_tokens
 from captum_attattr.tree import AttributionTree
 from captum_attattr.triggers import apply_trigger, extract_triggers
@@ -44,6 +45,7 @@ __all__ = [
     "pair_scores",
     "prune_heads",
     "remaining_heads",
+    "rough_layers",
     "save_pruned",
     "sufficiency",
     "token_pair_result",

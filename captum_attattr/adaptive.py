@@ -28,10 +28,10 @@ class Adaptation:
     """An integral to a tolerance; examples that have converged leave the batch.
 
     First come the rules of a :func:`ladder`, which suffice for smooth paths. By these an example has converged when the
-    gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares, the same
-    gaps on the parts of the path, from A0 to each of the nodes, are at most five times that, and the shares by a coarser
-    rule differ by at most eight times. What has not goes on in :class:`Panels` until both the estimated error and
-    the gap are at most ``tolerance`` times the norm.
+    gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares; the same
+    gaps on the parts of the path, from A0 to each of the nodes, are at most five times that; and the shares by a
+    coarser rule differ by at most eight times that. What has not converged goes on in :class:`Panels` until both the
+    estimated error and the gap are at most ``tolerance`` times the norm.
 
     Args:
         walk: The path, or paths.

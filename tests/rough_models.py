@@ -43,7 +43,7 @@ def _case(model: nn.Module) -> Case:
 
 
 def graded_gauss(panels: int, nodes: int, smallest: float = 1e-6) -> tuple[np.ndarray, np.ndarray]:
-    """A composite rule on [0, 1] that sees whatever is there: panels that grow from no attention on, then equal ones."""
+    """A composite rule on [0, 1] that sees whatever is there: panels that grow from no attention on, then alike."""
     points, weights = np.polynomial.legendre.leggauss(nodes)
     low = np.geomspace(smallest, 1 / panels, panels // 2)
     edges = np.concatenate([[0.0], low, np.linspace(1 / panels, 1, panels)[1:]])

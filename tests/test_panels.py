@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,7 @@ def test_weights_are_exact_for_polynomials_through_the_points(alphas):
 
 def min_step(values):
     ordered = sorted(values)
-    return min(b - a for a, b in zip(ordered, ordered[1:]))
+    return min(above - below for below, above in pairwise(ordered))
 
 
 def panels(errors, gaps):

@@ -94,7 +94,7 @@ def test_a_kink_on_the_path_is_noticed(path, tolerance):
     if path == "joint":
         found, exact = ([torch.stack(one).transpose(0, 1)] for one in (found, exact))
     errors = relative_errors(found, exact)
-    assert errors[converged].max() < 3 * tolerance
+    assert errors[converged].max() < 5 * tolerance
     assert bool(converged.all()) or tolerance == 1e-4
 
 

@@ -1,0 +1,36 @@
+"""Which lowest layers make the joint path rough."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from rough_models import sink_model
+from tiny_models import FAMILIES, case
+
+from captum_attattr import SelfAttentionAttribution, attention_layers, rough_layers
+
+
+def test_a_smooth_model_has_none():
+    c = case(FAMILIES[0])
+    layers = attention_layers(c.model)
+    assert rough_layers(c.forward, layers, c.inputs, target=1, additional_forward_args=c.mask) == []
+
+
+def test_the_lowest_layer_of_a_model_with_a_sink():
+    c = sink_model(seed=1)
+    layers = attention_layers(c.model)
+    how = {"target": 1, "additional_forward_args": c.mask, "tolerance": 1e-3}
+    assert rough_layers(c.forward, layers, c.inputs, n_steps=24, **how) == layers[:1]
+    method = SelfAttentionAttribution(c.forward, layers[1:], path="joint")
+    shares, delta = method.attribute(c.inputs, n_steps=24, return_convergence_delta=True, **how)
+    assert bool(method.convergence.converged.all())
+    norm = torch.stack([layer.flatten(1).norm(dim=1) for layer in shares]).norm(dim=0)
+    assert bool((delta.abs() <= 1e-3 * norm + 1e-9).all())
+
+
+def test_where_no_path_converges_it_says_so():
+    c = sink_model()
+    layers = attention_layers(c.model)
+    message = r"Not even the joint path of the top layer alone .* within n_steps=1: give more"
+    with pytest.raises(ValueError, match=message):
+        rough_layers(c.forward, layers, c.inputs, 1, c.mask, tolerance=1e-9, n_steps=1)
