@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from captum_attattr.attention_call import AttentionCall, Handler, Mask, Result, UnsupportedModelError, forward_names
+from captum_attattr.attention_call import (
+    AttentionCall,
+    Handler,
+    Mask,
+    Result,
+    UnsupportedModelError,
+    forward_names,
+    same_tokens,
+)
 
 __all__ = [
     "AttentionCall",
@@ -157,7 +165,8 @@ def _attention(
     switch = _switch_of(module.config)
     implementation = switch.implementation or "eager"
     handlers = tuple(switch.handlers)
-    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers)
+    same = same_tokens(module, query, key)
+    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers, same_tokens=same)
     for mask in switch.masks:
         call = mask(call)
     return call.proceed()

@@ -20,6 +20,10 @@ Result = tuple[Tensor, Tensor | None]
 Handler = Callable[["AttentionCall"], Result]
 Mask = Callable[["AttentionCall"], "AttentionCall"]
 
+# Families write "never" into their masks as -10,000, -1e9, the lowest number or infinity. The exponential of each is
+# zero in every precision, and no bias of a position comes near.
+_NEVER = -9e3
+
 
 @dataclass(frozen=True)
 class AttentionCall:
@@ -39,10 +43,8 @@ class AttentionCall:
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
     """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
-    narrowed_from: int | None = None
-    """Number of queries before the call was narrowed to some of them."""
-    first_query: int = 0
-    """Place among those of the first that was kept."""
+    same_tokens: bool = False
+    """Whether queries and keys are known to be the same tokens: see :func:`same_tokens`."""
 
     def narrowed(self, queries: slice) -> AttentionCall:
         """The same call for a range of its queries only: their rows of the attention, and of the context."""
@@ -55,8 +57,7 @@ class AttentionCall:
         else:
             mask = _rows_of(self.mask, start, stop, self.query.shape[2])
         options = {name: _rows_of(value, start, stop, self.query.shape[2]) for name, value in self.options.items()}
-        query = self.query[:, :, start:stop]
-        return replace(self, query=query, mask=mask, options=options, narrowed_from=self.queries, first_query=start)
+        return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
     def of(self, examples: Tensor) -> AttentionCall:
         """The same call for some of the examples only."""
@@ -68,11 +69,6 @@ class AttentionCall:
 
         tensors = {name: picked(getattr(self, name)) for name in ("query", "key", "value", "mask")}
         return replace(self, **tensors, options={name: picked(value) for name, value in self.options.items()})
-
-    @property
-    def queries(self) -> int:
-        """Number of queries of the whole call."""
-        return self.query.shape[2] if self.narrowed_from is None else self.narrowed_from
 
     def proceed(self) -> Result:
         """Pass the call on: context, and attention weights where the implementation gives them."""
@@ -104,17 +100,29 @@ class AttentionCall:
         return self.value.repeat_interleave(self.query.shape[1] // groups, dim=1)
 
     def pairs(self) -> Tensor:
-        """Which (query, key) pairs may interact (batch, 1 or head, query, key): neither masked nor padding."""
+        """Which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
+
+        A key of padding is one that no query may look at, so all its pairs are out. A query counts where it may look
+        at any key. That holds in self-attention and in cross-attention alike, and whatever the mask forbids besides.
+        A query at a padded place may look at real keys as a rule, but what it finds there reaches no other place and
+        not the output, so that its shares are zero by their gradient; where an output does read it, they are not.
+        """
         shape = (self.query.shape[0], 1, self.query.shape[2], self.key.shape[2])
         mask = self._additive_mask()
         if mask is None:
             return torch.ones(shape, dtype=torch.bool, device=self.query.device)
-        allowed = mask > _lowest(mask.dtype) / 2
-        allowed = allowed.expand(shape[0], -1, shape[2], shape[3])
-        if self.queries == shape[3]:
-            # In self-attention every real token may look at itself, and no padding token may.
-            allowed = allowed & allowed.diagonal(self.first_query, dim1=-2, dim2=-1).unsqueeze(-1)
-        return allowed
+        return (mask > _NEVER).expand(shape[0], -1, shape[2], shape[3])
+
+    def pairs_of_tokens(self) -> Tensor:
+        """As :meth:`pairs`, without the queries at padded places; of a whole call only, not of a narrowed one.
+
+        A query is at a padded place where queries and keys are known to be the same tokens, and no query may look at
+        the key in its place, in any head.
+        """
+        pairs = self.pairs()
+        if not self.same_tokens:
+            return pairs
+        return pairs & pairs.any((1, 2), keepdim=True).transpose(2, 3)
 
     def _additive_mask(self) -> Tensor | None:
         mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
@@ -142,6 +150,25 @@ def _rows_of(value: Any, start: int, stop: int, queries: int) -> Any:
     if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
         return value[..., start:stop, :]
     return value
+
+
+def same_tokens(module: nn.Module, query: Tensor, key: Tensor) -> bool:
+    """Whether the attention called from the module's forward is known to have the same tokens as queries and keys.
+
+    It is where the module was given one sequence of states (batch, token, ...) and no other: cross-attention needs two.
+    Where there are two, the second may be something else (positions to be added), and the answer is no, not known.
+    """
+    if query.shape[2] != key.shape[2]:
+        return False
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    if frame is None or code is None:
+        return False
+    given = [frame.f_locals.get(name) for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]]
+    of_tokens = (query.shape[0], query.shape[2])
+    return sum(isinstance(one, Tensor) and one.dim() == 3 and one.shape[:2] == of_tokens for one in given) == 1
 
 
 def _lowest(dtype: torch.dtype) -> float:

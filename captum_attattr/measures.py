@@ -169,7 +169,7 @@ class Attention(Measure):
         found: list[Tensor] = []
 
         def watch(call: AttentionCall) -> Result:
-            found.append(call.probabilities().masked_fill(~call.pairs(), 0).amax((-2, -1)))
+            found.append(call.probabilities().masked_fill(~call.pairs_of_tokens(), 0).amax((-2, -1)))
             return call.proceed()
 
         with torch.no_grad(), _watched(examples.layers, watch):
