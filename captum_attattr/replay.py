@@ -218,13 +218,8 @@ def _compared(state: LayerState, rows: Tensor, seen: list[bool]) -> Substitute:
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
+    _refuse_unreached([bool(wanted[layer]) for layer in layers], layers)
     for layer, states in wanted.items():
-        if not states:
-            raise ValueError(
-                f"The forward function never reached the attention of a given layer ({type(layer).__name__}). Is it a "
-                "layer of the model that the forward function runs? attention_layers(model) lists them; models "
-                "wrapped in DataParallel run copies of their layers: give the model itself."
-            )
         if len(states) != sum(layer is other for other in layers):
             raise ValueError(
                 f"{type(layer).__name__} runs {len(states)} times in one pass (shared weights) and is listed "
@@ -233,3 +228,17 @@ def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[La
             )
     queues = {layer: iter(states) for layer, states in wanted.items()}
     return [next(queues[layer]) for layer in layers]
+
+
+def _refuse_unreached(reached: Sequence[bool], layers: Sequence[nn.Module]) -> None:
+    if all(reached):
+        return
+    missing = [place for place, is_reached in enumerate(reached) if not is_reached]
+    kinds = ", ".join(dict.fromkeys(type(layers[place]).__name__ for place in missing))
+    raise ValueError(
+        f"The forward function reached {sum(reached)} of the {len(layers)} given layers. It never reached the "
+        f"attention of {', '.join(map(str, missing))} ({kinds}), counted from 0. Is each a layer of the model that the "
+        "forward function runs, on the inputs that it was given? attention_layers(model) lists those of all its parts; "
+        f"those reached are {[place for place, is_reached in enumerate(reached) if is_reached]}. Models wrapped in "
+        "DataParallel run copies of their layers: give the model itself."
+    )
