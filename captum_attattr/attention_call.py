@@ -30,7 +30,8 @@ class AttentionCall:
     """One call of an attention function: what it was given, and what it makes of it.
 
     Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads
-    share a key and value; the context is (batch, query, head, dim).
+    share a key and value; the context is (batch, query, head, dim). Where several rows belong to one example, what the
+    methods give counts examples, and the windows as further heads: (batch, window * head, ...).
     """
 
     module: nn.Module
@@ -43,6 +44,8 @@ class AttentionCall:
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
     """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
+    windows: int = 1
+    """How many rows of query, key, value and mask belong to one example: its choices, windows or images."""
     same_tokens: bool = False
     """Whether queries and keys are known to be the same tokens: see :func:`same_tokens`."""
 
@@ -55,33 +58,55 @@ class AttentionCall:
             places = torch.arange(self.key.shape[2], device=self.query.device)
             mask: Tensor | None = (places[start:stop, None] >= places)[None, None]
         else:
-            mask = _rows_of(self.mask, start, stop, self.query.shape[2])
-        options = {name: _rows_of(value, start, stop, self.query.shape[2]) for name, value in self.options.items()}
+            mask = _rows_of(self.mask, start, stop, self.query.shape[2], 2)
+        options = {name: _rows_of(value, start, stop, self.query.shape[2], 3) for name, value in self.options.items()}
         return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
     def of(self, examples: Tensor) -> AttentionCall:
         """The same call for some of the examples only."""
         batch = len(self.query)
+        rows = (examples.unsqueeze(1) * self.windows + torch.arange(self.windows, device=examples.device)).flatten()
 
         def picked(value: Any) -> Any:
-            has_batch = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == batch > 1
-            return value[examples.to(value.device)] if has_batch else value
+            # Three dimensions are (head, query, key) in a mask or bias, four have the batch in front, or a 1.
+            has_batch = isinstance(value, Tensor) and value.dim() == 4 and value.shape[0] == batch > 1
+            return value[rows.to(value.device)] if has_batch else value
 
         tensors = {name: picked(getattr(self, name)) for name in ("query", "key", "value", "mask")}
         return replace(self, **tensors, options={name: picked(value) for name, value in self.options.items()})
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(batch, head, query, key) of the attention."""
+        rows, heads, queries, _ = self.query.shape
+        return rows // self.windows, self.windows * heads, queries, self.key.shape[2]
+
+    def fold(self, context: Tensor) -> Tensor:
+        """A context as the attention function gives it, with the windows of an example as further heads."""
+        return context.unflatten(0, (-1, self.windows)).transpose(1, 2).flatten(2, 3) if self.windows > 1 else context
+
+    def unfold(self, context: Tensor) -> Tensor:
+        """The inverse of :meth:`fold`."""
+        if self.windows > 1:
+            context = context.unflatten(2, (self.windows, -1)).transpose(1, 2).flatten(0, 1)
+        return context.contiguous()  # as attention functions give it
+
+    def _by_example(self, matrix: Tensor) -> Tensor:
+        """(row, head, ...) as (batch, window * head, ...)."""
+        return matrix.unflatten(0, (-1, self.windows)).flatten(1, 2) if self.windows > 1 else matrix
+
     def proceed(self) -> Result:
         """Pass the call on: context, and attention weights where the implementation gives them."""
         context, weights = self._pass_on()
-        if self.off is None:
-            return context, weights
-        context = context.masked_fill(self.off[:, None], 0)
-        return context, None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
+        if self.off is not None:
+            context = context.masked_fill(self.off[:, None], 0)
+            weights = None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
+        return self.fold(context), None if weights is None else self._by_example(weights)
 
     def _pass_on(self) -> Result:
         if self.handlers:
             handler, *rest = self.handlers
-            return handler(replace(self, handlers=tuple(rest)))
+            return handler(replace(self, handlers=tuple(rest), windows=1))
         eager = self.implementation == "eager"
         function = _eager_function(self.module) if eager else ALL_ATTENTION_FUNCTIONS[self.implementation]
         return function(self.module, self.query, self.key, self.value, self.mask, **self.options)
@@ -92,12 +117,12 @@ class AttentionCall:
         _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
         if weights is None:
             raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
-        return weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0)
+        return self._by_example(weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0))
 
     def values(self) -> Tensor:
         """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
         groups = max(self.value.shape[1], 1)  # none in a layer without heads
-        return self.value.repeat_interleave(self.query.shape[1] // groups, dim=1)
+        return self._by_example(self.value.repeat_interleave(self.query.shape[1] // groups, dim=1))
 
     def pairs(self) -> Tensor:
         """Which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
@@ -107,11 +132,7 @@ class AttentionCall:
         A query at a padded place may look at real keys as a rule, but what it finds there reaches no other place and
         not the output, so that its shares are zero by their gradient; where an output does read it, they are not.
         """
-        shape = (self.query.shape[0], 1, self.query.shape[2], self.key.shape[2])
-        mask = self._additive_mask()
-        if mask is None:
-            return torch.ones(shape, dtype=torch.bool, device=self.query.device)
-        return (mask > _NEVER).expand(shape[0], -1, shape[2], shape[3])
+        return self._by_example(self._allowed())
 
     def pairs_of_tokens(self) -> Tensor:
         """As :meth:`pairs`, without the queries at padded places; of a whole call only, not of a narrowed one.
@@ -119,10 +140,18 @@ class AttentionCall:
         A query is at a padded place where queries and keys are known to be the same tokens, and no query may look at
         the key in its place, in any head.
         """
-        pairs = self.pairs()
-        if not self.same_tokens:
-            return pairs
-        return pairs & pairs.any((1, 2), keepdim=True).transpose(2, 3)
+        allowed = self._allowed()
+        if self.same_tokens:
+            allowed = allowed & allowed.any((1, 2)).unsqueeze(1).unsqueeze(-1)
+        return self._by_example(allowed)
+
+    def _allowed(self) -> Tensor:
+        rows, heads, queries, _ = self.query.shape
+        mask = self._additive_mask()
+        if mask is None:
+            mask = self.query.new_zeros(1, 1, 1, 1)
+        heads = -1 if self.windows == 1 else heads
+        return (mask > _NEVER).expand(rows, heads, queries, self.key.shape[2])
 
     def _additive_mask(self) -> Tensor | None:
         mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
@@ -145,9 +174,9 @@ class AttentionCall:
         return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
 
 
-def _rows_of(value: Any, start: int, stop: int, queries: int) -> Any:
-    """The given queries' rows of a mask or bias (..., query, key); anything else as it is."""
-    if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
+def _rows_of(value: Any, start: int, stop: int, queries: int, least: int) -> Any:
+    """The given queries' rows of a mask or bias ((head,) query, key); anything else as it is."""
+    if isinstance(value, Tensor) and value.dim() >= least and value.shape[-2] == queries > 1:
         return value[..., start:stop, :]
     return value
 

@@ -184,7 +184,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             count, device = recording.forward.batch_size, recording.states[0].context.device
             total = (1 if self._path == "joint" else len(paths)) * n_steps * count
             with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-                chunks = Chunks(count, internal_batch_size, device, bar.update)
+                most = 1 if recording.one_by_one else internal_batch_size
+                chunks = Chunks(count, most, device, bar.update)
                 walks = self._walks(recording, paths, target, chunks, tolerance is not None)
                 keep = Keep(kept, self._multiply_by_inputs)
                 integrals = [
@@ -237,7 +238,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 )
             paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
-            chunks = Chunks(recording.forward.batch_size, None, recording.states[0].context.device)
+            most = 1 if recording.one_by_one else None
+            chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
             walks = self._walks(recording, paths, target, chunks, False)
             sums = [attribution.flatten(1).sum(1) for attribution in given]
             if self._path == "joint":

@@ -40,7 +40,7 @@ class LayerState:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, H, Q, K) of the layer's attention."""
-        return (*self.call.query.shape[:3], self.call.key.shape[2])
+        return self.call.shape
 
     def blocks(self) -> Iterator[slice]:
         """Ranges of queries whose matrices together are of moderate size."""

@@ -16,12 +16,14 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, intercept
+from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.batch_axis import BatchAxis, SecondPass, compare, other_rows, refuse_other_sizes, refuse_standing
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
 from captum_attattr.gradients import refuse_without_derivative, saved_bytes
@@ -55,6 +57,7 @@ class Recording:
         self.forward = forward
         self._layers = list(layers)
         self._ended: dict[int, list[EndedCall]] = {}
+        self._windows: dict[int, int] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
         modules = ModuleCalls()
         owner = threading.get_ident()
@@ -65,10 +68,11 @@ class Recording:
                 return call.proceed()
             refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
-            self._last, self._last_context = next(places), result[0]
-            self._last_ended = modules.ended()
+            call = _by_example(call, forward.batch_size, call.module in wanted)
+            self._last, self._last_context = next(places), call.fold(result[0])
+            self._last_ended, self._windows[self._last] = modules.ended(), call.windows
             if call.module in wanted:
-                wanted[call.module].append(layer_state(call, result[0], self._last))
+                wanted[call.module].append(layer_state(call, self._last_context, self._last))
                 self._ended[self._last] = self._last_ended
             return result
 
@@ -77,9 +81,12 @@ class Recording:
         self.roots = modules.roots
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
+        known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
+        self._axis = known.recall(
+            forward.function, (same, forward.standing, *self._windows.values()), lambda: self._find_axis(modules)
+        )
         self._rows_read = self._find_rows_read()
-        circumstances = (tuple(map(id, modules.begun)), forward.batch_size == 1, str(self._rows_read))
-        self._findings = (findings or Findings()).of(forward.function, circumstances)
+        self._findings = known.of(forward.function, (*same, str(self._rows_read)))
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -88,8 +95,18 @@ class Recording:
             substitutes: By place among the attention calls, what makes the context there.
             rows: Indices of examples, with repetition.
         """
+        if len(rows) > 1 and self.one_by_one:
+            raise ValueError(
+                f"This forward function runs on one row at a time only, and here are {len(rows)}: it gives one number "
+                "for all rows together, or has arguments that do not follow the example."
+            )
         self.row_bytes(min(substitutes))
         return self._run(substitutes, rows, self._rows_read)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether only one row can be replayed at a time."""
+        return self._axis.one_by_one
 
     def row_bytes(self, first: int) -> int:
         """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
@@ -106,7 +123,7 @@ class Recording:
         first = min(substitutes)
         ended = self._ended[first]
         places = itertools.count(first if ended else 0)
-        pick = partial(take_rows, rows=rows, batch_size=self.forward.batch_size)
+        pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
         length = self._last_context.shape[1]
         only = OnlyRows(rows_read, length) if rows_read is not None else None
         owner = threading.get_ident()
@@ -116,7 +133,10 @@ class Recording:
                 return call.proceed()
             place = next(places)
             if place in substitutes:
-                result: Result = (substitutes[place](call), None)
+                folded = replace(call, windows=self._windows[place])
+                if len(call.query) != len(rows) * folded.windows:
+                    refuse_other_sizes(len(call.query), type(call.module).__name__, len(rows))
+                result: Result = (folded.unfold(substitutes[place](folded)), None)
             elif place == self._last and only is not None:
                 result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
             else:
@@ -127,6 +147,30 @@ class Recording:
 
         with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
             return self.forward(rows)
+
+    def _find_axis(self, first: ModuleCalls) -> BatchAxis:
+        """Run the forward function on other rows, and compare."""
+        rows, modules, places = other_rows(self.forward.batch_size), ModuleCalls(), itertools.count()
+        contexts: dict[int, Tensor] = {}
+        owner = threading.get_ident()
+
+        def record(call: AttentionCall) -> Result:
+            result = call.proceed()
+            if threading.get_ident() == owner:
+                contexts[next(places)] = result[0]
+            return result
+
+        try:
+            with torch.no_grad(), modules.following(), intercept(self._layers, record):
+                output = self.forward(rows)
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self.forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them
+                return BatchAxis(None, one_by_one=True)
+            refuse_standing(self.forward, error)
+            raise
+        return compare(self.forward, first, self.states, SecondPass(modules, output, contexts))
 
     def _find_rows_read(self) -> slice | None:
         """Rows of the sequence, if they are few, such that no others are read after the last attention."""
@@ -172,7 +216,7 @@ class Recording:
         # One row; two from the last layer of a batch of one, where a first dimension of 1 may be something else than
         # the batch: whatever else is handed back is handed back there, too, and that replay is short.
         is_last = state is max(self.states, key=lambda other: other.index)
-        count = 2 if is_last and self.forward.batch_size == 1 and self.output.dim() > 0 else 1
+        count = 2 if is_last and self.forward.batch_size == 1 and not self.one_by_one else 1
         rows = torch.zeros(count, dtype=torch.long)
         clean = take_rows(self.output, rows, self.forward.batch_size)
         seen: list[bool] = []
@@ -181,6 +225,8 @@ class Recording:
             context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
             try:
                 output = self._run({state.index: always(context), **watched}, rows, self._rows_read)
+            except UnsupportedModelError:
+                raise
             except Exception:  # whatever a model does with outputs handed back: whole passes are always right
                 if not self._ended[state.index]:
                     raise
@@ -189,6 +235,14 @@ class Recording:
             output = output.detach()
         same = output.shape == clean.shape and agree(output, clean, 2 / 3, context.dtype)
         return same and all(seen), sum(saved.values()) // count
+
+
+def _by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCall:
+    """The call with as many windows as it has rows for each example."""
+    rows = len(call.query)
+    if wanted:
+        refuse_other_sizes(rows, type(call.module).__name__, examples)
+    return replace(call, windows=rows // examples) if rows and rows % examples == 0 else call
 
 
 def _refuse_randomness(agrees: bool) -> None:
