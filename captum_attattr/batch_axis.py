@@ -24,10 +24,11 @@ from captum_attattr.module_calls import EndedCall, ModuleCalls
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """What a second pass told. An example has a number of entries along a tensor's first dimension; 0: it is shared."""
+    """What a second pass told."""
 
-    entries: Sequence[Sequence[int]] | None
-    """By module call and tensor of its output; None where it is not known."""
+    follows: Sequence[Sequence[bool]] | None
+    """By module call and tensor of its output: whether its first dimension has each example's rows, one example after
+    the other, and is not shared by them all. None where it is not known."""
     one_by_one: bool
     """Whether only one row can be run at a time: with two of them the forward function does not give one output each,
     or its attention does not follow."""
@@ -35,10 +36,12 @@ class BatchAxis:
     def rows_of(self, call: EndedCall, rows: Tensor, batch_size: int) -> Any:
         """What a module call gave for these rows of the batch, with repetition."""
         leaves, form = tree_flatten(call.output)
-        known = [] if self.entries is None else self.entries[call.place]
+        known = [] if self.follows is None else self.follows[call.place]
         if len(known) != len(leaves):
-            known = [_guess(leaf, batch_size) for leaf in leaves]
-        picked = [_picked(leaf, n, rows) if n else leaf for leaf, n in zip(leaves, known, strict=True)]
+            known = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == batch_size for leaf in leaves]
+        picked = [
+            _picked(leaf, rows, batch_size) if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
+        ]
         return tree_unflatten(picked, form)
 
 
@@ -54,10 +57,13 @@ def compare(forward: Forward, first: ModuleCalls, states: Sequence[LayerState], 
         UnsupportedModelError: The attention of a layer does not have the rows of the batch, in their order.
     """
     batch, rows = forward.batch_size, other_rows(forward.batch_size)
-    entries = None
+    known = None
     if first.begun == second.calls.begun:
-        entries = [
-            [_entries(size, batch, other, len(rows)) for size, other in zip(sizes, others, strict=False)]
+        known = [
+            [
+                size > 0 and size % batch == 0 and size * len(rows) == other * batch
+                for size, other in zip(sizes, others, strict=False)
+            ]
             for sizes, others in zip(first.sizes, second.calls.sizes, strict=True)
         ]
     follows = second.output.dim() > 0 and len(second.output) == len(rows)
@@ -67,7 +73,7 @@ def compare(forward: Forward, first: ModuleCalls, states: Sequence[LayerState], 
             if batch > 1:
                 raise UnsupportedModelError(_other_sizes(state, len(context), rows, batch))
             follows = False
-    return BatchAxis(entries, one_by_one=batch == 1 and not follows)
+    return BatchAxis(known, one_by_one=batch == 1 and not follows)
 
 
 @dataclass
@@ -84,8 +90,8 @@ def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
     if attention % rows or not attention:
         raise UnsupportedModelError(
             f"The attention of {name} is computed for {attention} rows where the forward function was given {rows} "
-            "examples: which row belongs to which example is not known. Give one example at a time, or what has one row "
-            "for each of the attention's as inputs."
+            "examples: which row belongs to which example is not known. Give one example at a time, or what has one "
+            "row for each of the attention's as inputs."
         )
 
 
@@ -119,17 +125,10 @@ def _follows(state: LayerState, context: Tensor, rows: Tensor) -> bool:
     return agree(ours, clean, 1 / 2)
 
 
-def _entries(size: int, batch: int, other: int, rows: int) -> int:
-    return size // batch if size > 0 and size % batch == 0 and size * rows == other * batch else 0
-
-
-def _guess(leaf: Any, batch_size: int) -> int:
-    return int(isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == batch_size)
-
-
-def _picked(value: Tensor, entries: int, rows: Tensor) -> Tensor:
+def _picked(value: Tensor, rows: Tensor, batch_size: int) -> Tensor:
+    entries = len(value) // batch_size
     grouped = value if entries == 1 else value.unflatten(0, (-1, entries))
-    if len(grouped) == 1:
+    if batch_size == 1:
         grouped = grouped.expand(len(rows), *grouped.shape[1:])  # no copy
     else:
         grouped = grouped.index_select(0, rows.to(value.device))

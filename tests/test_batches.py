@@ -249,6 +249,19 @@ def test_contexts_are_handed_over_as_attention_functions_give_them(build, path):
     assert_oracle(Given(model, forward, ids(2, 5)), path)
 
 
+def test_what_was_found_for_one_length_holds_for_another():
+    """AFMoE's experts take the tokens of all examples in a row: how many are an example's depends on the length."""
+    model = make(Family("moe", afmoe))
+    model.set_experts_implementation("eager")
+    forward = lambda i: model(i, use_cache=False).logits[:, -1, 7]
+    layers = attention_layers(model)
+    method = SelfAttentionAttribution(forward, layers)
+    for length in (5, 8, 3):
+        again, fresh = method.attribute(ids(2, length), n_steps=3), SelfAttentionAttribution(forward, layers)
+        for one, other in zip(again, fresh.attribute(ids(2, length), n_steps=3), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 # Nothing, and what was read before
 
 
