@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 @dataclass
@@ -84,8 +84,10 @@ class ModuleCalls:
             return
         call = self._chain.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
-        self.sizes[place] = [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in tree_leaves(output)]
-        self._chain[-1].ended.append(EndedCall(module, call.occurrence, place, output, inside))
+        leaves, form = tree_flatten(output)
+        self.sizes[place] = [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
+        # In containers of its own: models put other things into those that they were given.
+        self._chain[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
-from captum_attattr.batch_axis import BatchAxis, SecondPass, compare, other_rows, refuse_other_sizes, refuse_standing
+from captum_attattr.batch_axis import by_example, find_axis, refuse_other_sizes
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
 from captum_attattr.gradients import refuse_without_derivative, saved_bytes
@@ -68,7 +68,7 @@ class Recording:
                 return call.proceed()
             refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
-            call = _by_example(call, forward.batch_size, call.module in wanted)
+            call = by_example(call, forward.batch_size, call.module in wanted)
             self._last, self._last_context = next(places), call.fold(result[0])
             self._last_ended, self._windows[self._last] = modules.ended(), call.windows
             if call.module in wanted:
@@ -83,7 +83,9 @@ class Recording:
         self._ended.setdefault(self._last, self._last_ended)
         known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
         self._axis = known.recall(
-            forward.function, (same, forward.standing, *self._windows.values()), lambda: self._find_axis(modules)
+            forward.function,
+            (same, forward.standing, *self._windows.values()),
+            lambda: find_axis(forward, self._layers, self.states, modules),
         )
         self._rows_read = self._find_rows_read()
         self._findings = known.of(forward.function, (*same, str(self._rows_read)))
@@ -148,30 +150,6 @@ class Recording:
         with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
             return self.forward(rows)
 
-    def _find_axis(self, first: ModuleCalls) -> BatchAxis:
-        """Run the forward function on other rows, and compare."""
-        rows, modules, places = other_rows(self.forward.batch_size), ModuleCalls(), itertools.count()
-        contexts: dict[int, Tensor] = {}
-        owner = threading.get_ident()
-
-        def record(call: AttentionCall) -> Result:
-            result = call.proceed()
-            if threading.get_ident() == owner:
-                contexts[next(places)] = result[0]
-            return result
-
-        try:
-            with torch.no_grad(), modules.following(), intercept(self._layers, record):
-                output = self.forward(rows)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:
-            if self.forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them
-                return BatchAxis(None, one_by_one=True)
-            refuse_standing(self.forward, error)
-            raise
-        return compare(self.forward, first, self.states, SecondPass(modules, output, contexts))
-
     def _find_rows_read(self) -> slice | None:
         """Rows of the sequence, if they are few, such that no others are read after the last attention."""
         length, rows = self._last_context.shape[1], self.forward.all_rows
@@ -235,14 +213,6 @@ class Recording:
             output = output.detach()
         same = output.shape == clean.shape and agree(output, clean, 2 / 3, context.dtype)
         return same and all(seen), sum(saved.values()) // count
-
-
-def _by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCall:
-    """The call with as many windows as it has rows for each example."""
-    rows = len(call.query)
-    if wanted:
-        refuse_other_sizes(rows, type(call.module).__name__, examples)
-    return replace(call, windows=rows // examples) if rows and rows % examples == 0 else call
 
 
 def _refuse_randomness(agrees: bool) -> None:

@@ -130,15 +130,34 @@ def llava() -> Given:
     return Given(model, lambda i, pixels: model(i, pixel_values=pixels).logits[:, -1, 7], text, (noise(2, 3, 12, 12),))
 
 
+def qwen() -> Given:
+    """Its images come as one row of patches for all of them, whatever the number of texts."""
+    text = {**TEXT, "num_key_value_heads": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2],
+                                                                  "rope_theta": 1e4}}  # fmt: skip
+    image = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 4,
+             "spatial_merge_size": 2, "temporal_patch_size": 2}  # fmt: skip
+    config = hf.Qwen2VLConfig(text_config=text, vision_config=image, image_token_id=3, vision_start_token_id=4)
+    model = make(Family("qwen", lambda: hf.Qwen2VLForConditionalGeneration(config)))
+    tokens = torch.tensor([[10, 4, 3, 3, 3, 3, 7, 11]])
+
+    def forward(ids, pixels, grid):
+        kinds = (ids == 3).int()
+        return model(ids, pixel_values=pixels, image_grid_thw=grid, mm_token_type_ids=kinds).logits[:, -1, 7]
+
+    return Given(model, forward, tokens, (noise(16, 3 * 2 * 4 * 4), torch.tensor([[1, 4, 4]])))
+
+
 FOLDED = {
     "multiple choice": (multiple_choice, 3 * 4),
     "one question of it": (lambda: multiple_choice(1), 3 * 4),
     "hierarchy": (hierarchy, 3 * 4),
     "sentences first, of one document": (lambda: hierarchy(1, True), 3 * 4),
     "an image and three texts": (clip, 3 * 4),
+    "an image and two texts": (lambda: clip(1, 2), 2 * 4),
     "windows": (swin, 16 * 2),
     "channels": (patchtst, 3 * 2),
     "two images in a text": (llava, 2 * 4),
+    "an image as a row of patches": (qwen, 4),
 }
 
 
@@ -163,11 +182,13 @@ def test_rows_that_belong_to_no_example_are_refused(build, message):
         build().attribute()
 
 
-def test_images_of_several_texts_that_do_not_follow_them():
-    one = llava()
-    two = Given(one.model, one.forward, one.inputs.repeat(2, 1), (one.arguments[0].repeat(2, 1, 1, 1),))
+@pytest.mark.parametrize(("build", "rows"), [(llava, "4"), (qwen, "32")])
+def test_images_of_several_texts_that_do_not_follow_them(build, rows):
+    one = build()
+    twice = (argument.repeat(2, *[1] * (argument.dim() - 1)) for argument in one.arguments)
+    two = Given(one.model, one.forward, one.inputs.repeat(2, 1), tuple(twice))
     with pytest.raises(
-        UnsupportedModelError, match=r"2 examples, and further tensors of 4 rows.*one example at a time"
+        UnsupportedModelError, match=rf"2 examples, and further tensors of {rows} rows.*one example at a time"
     ):
         two.attribute(attention_layers(one.model)[2:])
 
@@ -298,6 +319,16 @@ def test_a_cache_is_copied_for_every_pass(name, batch, path):
         for layer, direct in zip(group, theirs, strict=True):
             ours = shares[layers.index(layer)]
             assert (ours - direct).abs().max() < 1e-6 * direct.abs().max()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_cache_that_the_function_holds(batch):
+    c = case(BY_NAME["gpt2"], batch=batch)
+    with torch.no_grad():
+        read = c.model.transformer(c.inputs[:, :4], use_cache=True).past_key_values
+    forward = lambda i: c.model(i, past_key_values=read).logits[:, -1, 7]
+    with pytest.raises(ValueError, match=r"had 7 keys in one pass and \d+ in the next.*additional_forward_args"):
+        Given(c.model, forward, c.inputs[:, 4:]).attribute()
 
 
 def test_a_cache_with_a_gradient():
