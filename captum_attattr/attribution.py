@@ -148,7 +148,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         Returns:
             A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
             float32 or wider; with ``reduce`` what it names, or a tuple of that for a tuple. Pairs that the mask
-            forbids, and those of padding, are exactly zero. With
+            forbids, and those of padding, are exactly zero. Where a model's attention has several rows for each
+            example (choices, windows, images), they are further heads: (batch, row * head, query, key). With
             ``return_convergence_delta`` a pair of that and the delta: (batch,) for one layer and for the joint path,
             whose layers add up; else a list of (batch,), one a layer.
 
@@ -156,7 +157,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             ValueError: Inputs, target, rule or baselines do not fit, the model drops out at random, or its output
                 or gradient is not finite. The message says which.
             TypeError: An argument is of the wrong kind.
-            UnsupportedModelError: The attention probabilities of a layer are out of reach.
+            UnsupportedModelError: The attention probabilities of a layer are out of reach, or which of its rows
+                belong to which example is.
 
         Warns:
             UserWarning: ``n_steps`` did not suffice for ``tolerance``.

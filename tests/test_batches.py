@@ -15,7 +15,8 @@ from tiny_models import FAMILIES, SMALL, Family, case, make
 from tiny_seq2seq import CROSS
 from torch import Tensor, nn
 
-from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
+from captum_attattr import HeadImportance, SelfAttentionAttribution, UnsupportedModelError, attention_layers
+from captum_attattr.measures import AttAttr
 from captum_attattr.quadrature import quadrature
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -205,6 +206,25 @@ def test_windows_in_everything_else():
     assert all((d.abs() < 0.01 * one.flatten(1).norm(dim=1)).all() for one, d in zip(exact, delta))
     function = SelfAttentionAttribution(given.forward, attention_layers(given.model)).attention_function(given.inputs)
     torch.testing.assert_close(function(*function.attention), given.run(), rtol=1e-5, atol=1e-6)
+
+
+def test_importance_of_heads_over_choices():
+    """A head is one head, whatever the number of choices; measures that cannot tell them apart are refused."""
+    given = multiple_choice()
+    batch, labels = {"input_ids": given.inputs, "attention_mask": given.arguments[0]}, [1, 0]
+    probabilities = lambda i, m: given.model(i, m).logits.softmax(-1)
+    shares = Given(given.model, probabilities, given.inputs, given.arguments).attribute(target=labels)
+    for measure, expected in (
+        (AttAttr("max", 4, tolerance=None), [one.unflatten(1, (3, 4)).amax((1, 3, 4)) for one in shares]),
+        (AttAttr("sum", 4, tolerance=None), [one.unflatten(1, (3, 4)).sum((1, 3, 4)).abs() for one in shares]),
+    ):
+        found = HeadImportance(given.model, measure=measure)
+        found.update(batch, labels)
+        torch.testing.assert_close(found.compute().scores, torch.stack(expected, 1).mean(0), rtol=1e-6, atol=1e-9)
+    for name in ("taylor", "attention", "ablation"):
+        found = HeadImportance(given.model, measure=name)
+        with pytest.raises(UnsupportedModelError, match=r"choices, windows, images.*measure='attattr'"):
+            found.update(batch, labels)
 
 
 # A first dimension of the size of the batch that is something else
