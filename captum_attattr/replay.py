@@ -194,7 +194,8 @@ class Recording:
         # One row; two from the last layer of a batch of one, where a first dimension of 1 may be something else than
         # the batch: whatever else is handed back is handed back there, too, and that replay is short.
         is_last = state is max(self.states, key=lambda other: other.index)
-        count = 2 if is_last and self.forward.batch_size == 1 and not self.one_by_one else 1
+        several = self.forward.batch_size == 1 and self.output.dim() > 0 and not self.one_by_one
+        count = 2 if is_last and several else 1
         rows = torch.zeros(count, dtype=torch.long)
         clean = take_rows(self.output, rows, self.forward.batch_size)
         seen: list[bool] = []
