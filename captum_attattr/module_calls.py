@@ -21,7 +21,7 @@ class EndedCall:
     module: nn.Module
     occurrence: int
     place: int
-    """Among all module calls, in the order in which they begun."""
+    """Among all module calls, in the order in which they began."""
     output: Any
     inside: list[nn.Module]
     """The modules that it called, and those that they called, once for each call."""
