@@ -18,7 +18,7 @@ from captum_attattr.walks import Walk
 _PARTIAL = 5.0
 # Of the difference from a coarser rule as much as this times the tolerance: rules of high degree gain that much by a
 # few nodes where the path is smooth. It catches what completeness cannot see, errors of pairs that cancel in the sum.
-_COARSE = 8.0
+_COARSE = 12.0
 # Panels that are left as they are may take this part of the error that is allowed: the halves of the others add theirs.
 _LEFT = 0.5
 _MOST_BYTES = 4 * 2**30
@@ -30,7 +30,7 @@ class Adaptation:
     First come the rules of a :func:`ladder`, which suffice for smooth paths. By these an example has converged when the
     gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares; the same
     gaps on the parts of the path, from A0 to each of the nodes, are at most five times that; and the shares by a
-    coarser rule differ by at most eight times that. What has not converged goes on in :class:`Panels` until both the
+    coarser rule differ by at most twelve times the tolerance. What has not converged goes on in :class:`Panels` until both the
     estimated error and the gap are at most ``tolerance`` times the norm.
 
     Args:

@@ -8,6 +8,7 @@ the model was loaded with. It knows no model family.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,16 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-from captum_attattr.attention_call import AttentionCall, Handler, Mask, Result, UnsupportedModelError, forward_names
+from captum_attattr.attention_beside import attention_left_out
+from captum_attattr.attention_call import (
+    AttentionCall,
+    Handler,
+    Mask,
+    Result,
+    UnsupportedModelError,
+    forward_names,
+    same_tokens,
+)
 
 __all__ = [
     "AttentionCall",
@@ -49,6 +59,9 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
         TypeError: ``model`` is not a module.
         UnsupportedModelError: None of its modules goes through the interface.
 
+    Warns:
+        UserWarning: Other modules seem to compute attention by code of their own, and are left out.
+
     Example:
         >>> from captum_attattr import attention_layers
         >>> from captum_attattr.demo import load_demo
@@ -65,6 +78,13 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
             "Models with attention code of their own (DeBERTa, MPNet, XLNet, BLOOM, Longformer, torch.nn.Transformer "
             "and others) cannot be explained by it; BERT, RoBERTa, DistilBERT, ELECTRA, GPT-2, Llama, ViT and most "
             "newer models can."
+        )
+    left_out = attention_left_out(model, layers)
+    if left_out:
+        warnings.warn(
+            f"{len(layers)} attention layers of {type(model).__name__} go through transformers' attention interface. "
+            f"Left out, since they compute attention by code of their own: {left_out}.",
+            stacklevel=2,
         )
     return layers
 
@@ -157,7 +177,8 @@ def _attention(
     switch = _switch_of(module.config)
     implementation = switch.implementation or "eager"
     handlers = tuple(switch.handlers)
-    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers)
+    same = same_tokens(module, query, key)
+    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers, same_tokens=same)
     for mask in switch.masks:
         call = mask(call)
     return call.proceed()

@@ -20,13 +20,18 @@ Result = tuple[Tensor, Tensor | None]
 Handler = Callable[["AttentionCall"], Result]
 Mask = Callable[["AttentionCall"], "AttentionCall"]
 
+# Families write "never" into their masks as -10,000, -1e9, the lowest number or infinity. The exponential of each is
+# zero in every precision, and no bias of a position comes near.
+_NEVER = -9e3
+
 
 @dataclass(frozen=True)
 class AttentionCall:
     """One call of an attention function: what it was given, and what it makes of it.
 
     Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads
-    share a key and value; the context is (batch, query, head, dim).
+    share a key and value; the context is (batch, query, head, dim). Where several rows belong to one example, what the
+    methods give counts examples, and the windows as further heads: (batch, window * head, ...).
     """
 
     module: nn.Module
@@ -39,10 +44,10 @@ class AttentionCall:
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
     """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
-    narrowed_from: int | None = None
-    """Number of queries before the call was narrowed to some of them."""
-    first_query: int = 0
-    """Place among those of the first that was kept."""
+    windows: int = 1
+    """How many rows of query, key, value and mask belong to one example: its choices, windows or images."""
+    same_tokens: bool = False
+    """Whether queries and keys are known to be the same tokens: see :func:`same_tokens`."""
 
     def narrowed(self, queries: slice) -> AttentionCall:
         """The same call for a range of its queries only: their rows of the attention, and of the context."""
@@ -53,39 +58,55 @@ class AttentionCall:
             places = torch.arange(self.key.shape[2], device=self.query.device)
             mask: Tensor | None = (places[start:stop, None] >= places)[None, None]
         else:
-            mask = _rows_of(self.mask, start, stop, self.query.shape[2])
-        options = {name: _rows_of(value, start, stop, self.query.shape[2]) for name, value in self.options.items()}
-        query = self.query[:, :, start:stop]
-        return replace(self, query=query, mask=mask, options=options, narrowed_from=self.queries, first_query=start)
+            mask = _rows_of(self.mask, start, stop, self.query.shape[2], 2)
+        options = {name: _rows_of(value, start, stop, self.query.shape[2], 3) for name, value in self.options.items()}
+        return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
     def of(self, examples: Tensor) -> AttentionCall:
         """The same call for some of the examples only."""
         batch = len(self.query)
+        rows = (examples.unsqueeze(1) * self.windows + torch.arange(self.windows, device=examples.device)).flatten()
 
         def picked(value: Any) -> Any:
-            has_batch = isinstance(value, Tensor) and value.dim() > 2 and value.shape[0] == batch > 1
-            return value[examples.to(value.device)] if has_batch else value
+            # Three dimensions are (head, query, key) in a mask or bias, four have the batch in front, or a 1.
+            has_batch = isinstance(value, Tensor) and value.dim() == 4 and value.shape[0] == batch > 1
+            return value[rows.to(value.device)] if has_batch else value
 
         tensors = {name: picked(getattr(self, name)) for name in ("query", "key", "value", "mask")}
         return replace(self, **tensors, options={name: picked(value) for name, value in self.options.items()})
 
     @property
-    def queries(self) -> int:
-        """Number of queries of the whole call."""
-        return self.query.shape[2] if self.narrowed_from is None else self.narrowed_from
+    def shape(self) -> tuple[int, int, int, int]:
+        """(batch, head, query, key) of the attention."""
+        rows, heads, queries, _ = self.query.shape
+        return rows // self.windows, self.windows * heads, queries, self.key.shape[2]
+
+    def fold(self, context: Tensor) -> Tensor:
+        """A context as the attention function gives it, with the windows of an example as further heads."""
+        return context.unflatten(0, (-1, self.windows)).transpose(1, 2).flatten(2, 3) if self.windows > 1 else context
+
+    def unfold(self, context: Tensor) -> Tensor:
+        """The inverse of :meth:`fold`."""
+        if self.windows > 1:
+            context = context.unflatten(2, (self.windows, -1)).transpose(1, 2).flatten(0, 1)
+        return context.contiguous()  # as attention functions give it
+
+    def _by_example(self, matrix: Tensor) -> Tensor:
+        """(row, head, ...) as (batch, window * head, ...)."""
+        return matrix.unflatten(0, (-1, self.windows)).flatten(1, 2) if self.windows > 1 else matrix
 
     def proceed(self) -> Result:
         """Pass the call on: context, and attention weights where the implementation gives them."""
         context, weights = self._pass_on()
-        if self.off is None:
-            return context, weights
-        context = context.masked_fill(self.off[:, None], 0)
-        return context, None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
+        if self.off is not None:
+            context = context.masked_fill(self.off[:, None], 0)
+            weights = None if weights is None else weights.masked_fill(self.off[:, None, None], 0)
+        return self.fold(context), None if weights is None else self._by_example(weights)
 
     def _pass_on(self) -> Result:
         if self.handlers:
             handler, *rest = self.handlers
-            return handler(replace(self, handlers=tuple(rest)))
+            return handler(replace(self, handlers=tuple(rest), windows=1))
         eager = self.implementation == "eager"
         function = _eager_function(self.module) if eager else ALL_ATTENTION_FUNCTIONS[self.implementation]
         return function(self.module, self.query, self.key, self.value, self.mask, **self.options)
@@ -96,25 +117,41 @@ class AttentionCall:
         _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
         if weights is None:
             raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
-        return weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0)
+        return self._by_example(weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0))
 
     def values(self) -> Tensor:
         """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
         groups = max(self.value.shape[1], 1)  # none in a layer without heads
-        return self.value.repeat_interleave(self.query.shape[1] // groups, dim=1)
+        return self._by_example(self.value.repeat_interleave(self.query.shape[1] // groups, dim=1))
 
     def pairs(self) -> Tensor:
-        """Which (query, key) pairs may interact (batch, 1 or head, query, key): neither masked nor padding."""
-        shape = (self.query.shape[0], 1, self.query.shape[2], self.key.shape[2])
+        """Which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
+
+        A key of padding is one that no query may look at, so all its pairs are out. A query counts where it may look
+        at any key. That holds in self-attention and in cross-attention alike, and whatever the mask forbids besides.
+        A query at a padded place may look at real keys as a rule, but what it finds there reaches no other place and
+        not the output, so that its shares are zero by their gradient; where an output does read it, they are not.
+        """
+        return self._by_example(self._allowed())
+
+    def pairs_of_tokens(self) -> Tensor:
+        """As :meth:`pairs`, without the queries at padded places; of a whole call only, not of a narrowed one.
+
+        A query is at a padded place where queries and keys are known to be the same tokens, and no query may look at
+        the key in its place, in any head.
+        """
+        allowed = self._allowed()
+        if self.same_tokens:
+            allowed = allowed & allowed.any((1, 2)).unsqueeze(1).unsqueeze(-1)
+        return self._by_example(allowed)
+
+    def _allowed(self) -> Tensor:
+        rows, heads, queries, _ = self.query.shape
         mask = self._additive_mask()
         if mask is None:
-            return torch.ones(shape, dtype=torch.bool, device=self.query.device)
-        allowed = mask > _lowest(mask.dtype) / 2
-        allowed = allowed.expand(shape[0], -1, shape[2], shape[3])
-        if self.queries == shape[3]:
-            # In self-attention every real token may look at itself, and no padding token may.
-            allowed = allowed & allowed.diagonal(self.first_query, dim1=-2, dim2=-1).unsqueeze(-1)
-        return allowed
+            mask = self.query.new_zeros(1, 1, 1, 1)
+        heads = -1 if self.windows == 1 else heads
+        return (mask > _NEVER).expand(rows, heads, queries, self.key.shape[2])
 
     def _additive_mask(self) -> Tensor | None:
         mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
@@ -137,11 +174,30 @@ class AttentionCall:
         return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
 
 
-def _rows_of(value: Any, start: int, stop: int, queries: int) -> Any:
-    """The given queries' rows of a mask or bias (..., query, key); anything else as it is."""
-    if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[-2] == queries > 1:
+def _rows_of(value: Any, start: int, stop: int, queries: int, least: int) -> Any:
+    """The given queries' rows of a mask or bias ((head,) query, key); anything else as it is."""
+    if isinstance(value, Tensor) and value.dim() >= least and value.shape[-2] == queries > 1:
         return value[..., start:stop, :]
     return value
+
+
+def same_tokens(module: nn.Module, query: Tensor, key: Tensor) -> bool:
+    """Whether the attention called from the module's forward is known to have the same tokens as queries and keys.
+
+    It is where the module was given one sequence of states (batch, token, ...) and no other: cross-attention needs two.
+    Where there are two, the second may be something else (positions to be added), and the answer is no, not known.
+    """
+    if query.shape[2] != key.shape[2]:
+        return False
+    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    if frame is None or code is None:
+        return False
+    given = [frame.f_locals.get(name) for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]]
+    of_tokens = (query.shape[0], query.shape[2])
+    return sum(isinstance(one, Tensor) and one.dim() == 3 and one.shape[:2] == of_tokens for one in given) == 1
 
 
 def _lowest(dtype: torch.dtype) -> float:

@@ -146,7 +146,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         Returns:
             A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
             float32 or wider; with ``reduce`` what it names, or a tuple of that for a tuple. Pairs that the mask
-            forbids, and those of padding, are exactly zero. With
+            forbids, and those of padding, are exactly zero. Where a model's attention has several rows for each
+            example (choices, windows, images), they are further heads: (batch, row * head, query, key). With
             ``return_convergence_delta`` a pair of that and the delta: (batch,) for one layer and for the joint path,
             whose layers add up; else a list of (batch,), one a layer.
 
@@ -154,7 +155,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             ValueError: Inputs, target, rule or baselines do not fit, the model drops out at random, or its output
                 or gradient is not finite. The message says which.
             TypeError: An argument is of the wrong kind.
-            UnsupportedModelError: The attention probabilities of a layer are out of reach.
+            UnsupportedModelError: The attention probabilities of a layer are out of reach, or which of its rows
+                belong to which example is.
 
         Warns:
             UserWarning: ``n_steps`` did not suffice for ``tolerance``; or, by a fixed rule, the gap is wider than 5% of
@@ -183,7 +185,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             count, device = recording.forward.batch_size, recording.states[0].context.device
             total = None if tolerance is not None else n_steps * count * (1 if self._path == "joint" else len(paths))
             with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-                chunks = Chunks(count, internal_batch_size, device, bar.update)
+                most = 1 if recording.one_by_one else internal_batch_size
+                chunks = Chunks(count, most, device, bar.update)
                 integrals: list[Integral] = []
                 for walk in self._walks(recording, paths, target, chunks, tolerance is not None):
                     bar.set_postfix(path=f"{len(integrals) + 1} of {len(paths)}")
@@ -233,7 +236,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 )
             paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
             clean = recording.forward.scores(recording.output, target)
-            chunks = Chunks(recording.forward.batch_size, None, recording.states[0].context.device)
+            most = 1 if recording.one_by_one else None
+            chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
             walks = self._walks(recording, paths, target, chunks, False)
             sums = [attribution.flatten(1).sum(1) for attribution in given]
             if self._path == "joint":

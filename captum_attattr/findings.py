@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,17 @@ class Findings:
 
     def __init__(self) -> None:
         self._function: Any = None
-        self._known: dict[Any, dict[int, Finding]] = {}
+        self._known: dict[Any, Any] = {}
 
     def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
         """By attention call."""
+        return self.recall(function, circumstances, lambda: {})
+
+    def recall(self, function: Any, circumstances: Hashable, find: Callable[[], T]) -> T:
+        """What ``find`` found out before in these circumstances, or finds out now."""
         if function is not self._function:
             self._function, self._known = function, {}
-        return self._known.setdefault(circumstances, {})
+        if circumstances not in self._known:
+            self._known[circumstances] = find()
+        found: T = self._known[circumstances]
+        return found

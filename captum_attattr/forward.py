@@ -6,6 +6,7 @@ is gathered here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ from captum._utils.common import (
 from captum._utils.typing import TargetType
 from torch import Tensor
 
+# Caches of keys and values (past_key_values) are told by this method.
+_CACHE = "batch_select_indices"
+
 
 def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
     """The given rows of a tensor with one row an example; anything else comes back as it is."""
@@ -27,6 +31,20 @@ def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
     if batch_size == 1:
         return value.expand(len(rows), *value.shape[1:])  # no copy
     return value.index_select(0, rows.to(value.device))
+
+
+def _copied(cache: Any, rows: Tensor | None) -> Any:
+    """A cache of keys and values for these rows: every pass writes to the one that it is given."""
+    try:
+        cache = copy.deepcopy(cache)
+    except RuntimeError as error:
+        raise ValueError(
+            "The cache of keys and values (past_key_values) cannot be copied for each pass, as it has a gradient: make "
+            "it under torch.no_grad()."
+        ) from error
+    if rows is not None:
+        getattr(cache, _CACHE)(rows)
+    return cache
 
 
 def _plain(value: Any) -> Any:
@@ -44,7 +62,8 @@ class Forward:
             counts as its ``logits``.
         inputs: A tensor, or a tuple of tensors, dimension 0 counting the examples.
         additional_forward_args: Captum's: one more argument, or a tuple of them, of any type. Tensors with one
-            row an example follow the examples, everything else is passed as it is.
+            row an example follow the examples, as do caches of keys and values, a copy of which each pass is given;
+            everything else is passed as it is.
     """
 
     def __init__(self, forward_func: Callable[..., Any], inputs: Any, additional_forward_args: Any = None) -> None:
@@ -57,15 +76,24 @@ class Forward:
         if self.batch_size == 0 or any(tensor.shape[0] != self.batch_size for tensor in self.inputs):
             sizes = [tensor.shape[0] for tensor in self.inputs]
             raise ValueError(f"inputs need the same number of examples, at least one; got {sizes}.")
+        if any(tensor.numel() == 0 for tensor in self.inputs):
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in self.inputs)
+            raise ValueError(f"inputs are empty, of shape {shapes}: an example needs at least one token.")
         self.arguments: tuple[Any, ...] = tuple(
             _plain(value) for value in _format_additional_forward_args(additional_forward_args) or ()
         )
+        self.standing = tuple(
+            len(value) for value in self.arguments
+            if isinstance(value, Tensor) and value.dim() and len(value) != self.batch_size
+        )  # fmt: skip
+        """Lengths of the tensors among the arguments that do not follow the examples."""
         self.function = forward_func
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
         """The output for the given rows, with repetition, of the batch; for the whole batch by default."""
         inputs, arguments = self.inputs, self.arguments
+        arguments = tuple(_copied(value, rows) if hasattr(value, _CACHE) else value for value in arguments)
         if rows is not None:
             inputs = tuple(take_rows(value, rows, self.batch_size) for value in inputs)
             arguments = tuple(take_rows(value, rows, self.batch_size) for value in arguments)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.attention import attention_layers
+from captum_attattr.attention import UnsupportedModelError, attention_layers
 from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_fingerprint
 from captum_attattr.feeding import LABELS, feed
 from captum_attattr.masking import HeadNumbers
@@ -217,6 +217,12 @@ class HeadImportance:
             raise ValueError("All heads of these layers were pruned away: there is nothing to measure.")
         examples = replace(examples, layers=[examples.layers[place] for place in places])
         for place, values in zip(places, self.measure.scores(examples), strict=True):
+            if values.shape != (shape[0], len(numbers[place].remaining)):
+                raise UnsupportedModelError(
+                    f"The measure {self.measure.name!r} gave scores of shape {tuple(values.shape)} for {shape[0]} "
+                    f"examples and {len(numbers[place].remaining)} heads of layer {place}. Where each example has "
+                    "several rows of attention (choices, windows, images), take measure='attattr'."
+                )
             if not torch.isfinite(values).all():
                 raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
             grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)

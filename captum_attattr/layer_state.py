@@ -30,7 +30,7 @@ class LayerState:
     values: Tensor
     """(B, H, K, D), grouped heads repeated."""
     attends: Tensor
-    """(B, Q, 1 or H, 1): queries that attend to something, which those of padding do not."""
+    """(B, Q, 1 or H, 1): queries that may look at any key."""
 
     @property
     def name(self) -> str:
@@ -40,7 +40,7 @@ class LayerState:
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, H, Q, K) of the layer's attention."""
-        return (*self.call.query.shape[:3], self.call.key.shape[2])
+        return self.call.shape
 
     def blocks(self) -> Iterator[slice]:
         """Ranges of queries whose matrices together are of moderate size."""
@@ -61,7 +61,7 @@ class LayerState:
             return self.call.narrowed(queries).probabilities()
 
     def pairs(self, queries: slice = ALL) -> Tensor:
-        """(B, 1 or H, queries, K): False where the mask forbids the pair or one of the two is padding."""
+        """(B, 1 or H, queries, K): which pairs count; see :meth:`AttentionCall.pairs`."""
         return self.call.narrowed(queries).pairs()
 
 
@@ -86,7 +86,7 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
         raise ValueError(
             f"Example {int(empty.nonzero()[0])} of the batch is all padding: no token of it may attend to any other."
         )
-    # Only queries that attend to something: what the model computes for padding is of no concern.
+    # Only queries that may look at any key: what the model computes for others is of no concern.
     own, used = torch.where(state.attends, own, 0), torch.where(state.attends, context, 0)
     if not bool(torch.isfinite(used).all()):
         raise ValueError(f"{state.name} computes NaN or infinite values: there is nothing to attribute.")

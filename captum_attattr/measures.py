@@ -111,7 +111,12 @@ class AttAttr(Measure):
             tolerance=self.tolerance,
             reduce=self.reduction,
         )
-        return scores
+        return [self._of_heads(layer, values) for layer, values in zip(examples.layers, scores, strict=True)]
+
+    def _of_heads(self, layer: nn.Module, scores: Tensor) -> Tensor:
+        """(B, heads): a head's choices, windows or images taken together, where each example has several."""
+        rows = scores.unflatten(1, (-1, len(HeadNumbers.of(layer).remaining)))
+        return rows.amax(1) if self.reduction == "max" else rows.sum(1)
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ class Attention(Measure):
         found: list[Tensor] = []
 
         def watch(call: AttentionCall) -> Result:
-            found.append(call.probabilities().masked_fill(~call.pairs(), 0).amax((-2, -1)))
+            found.append(call.probabilities().masked_fill(~call.pairs_of_tokens(), 0).amax((-2, -1)))
             return call.proceed()
 
         with torch.no_grad(), _watched(examples.layers, watch):

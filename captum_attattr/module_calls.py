@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 
 @dataclass
@@ -20,6 +20,8 @@ class EndedCall:
 
     module: nn.Module
     occurrence: int
+    place: int
+    """Among all module calls, in the order in which they began."""
     output: Any
     inside: list[nn.Module]
     """The modules that it called, and those that they called, once for each call."""
@@ -44,6 +46,8 @@ class ModuleCalls:
         self._chain = [_Open(None)]
         self._occurrences: Counter[nn.Module] = Counter()
         self.begun: list[nn.Module] = []
+        self.sizes: list[list[int]] = []
+        """By module call: the length of each tensor of its output; -1 for what has none."""
         self.roots: list[nn.Module] = []
 
     @contextmanager
@@ -71,6 +75,7 @@ class ModuleCalls:
         if len(self._chain) == 1 and module not in self.roots:
             self.roots.append(module)
         self.begun.append(module)
+        self.sizes.append([])
         self._chain.append(_Open(module, self._occurrences[module], len(self.begun)))
         self._occurrences[module] += 1
 
@@ -78,12 +83,16 @@ class ModuleCalls:
         if threading.get_ident() != self._thread or self._chain[-1].module is not module:
             return
         call = self._chain.pop()
-        self._chain[-1].ended.append(EndedCall(module, call.occurrence, output, self.begun[call.begun :]))
+        place, inside = call.begun - 1, self.begun[call.begun :]
+        leaves, form = tree_flatten(output)
+        self.sizes[place] = [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
+        # In containers of its own: models put other things into those that they were given.
+        self._chain[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
 
 
 @contextmanager
-def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> Iterator[None]:
-    """Let these module calls return their outputs, each tensor passed through ``pick``, without running."""
+def handing_back(ended: Sequence[EndedCall], pick: Callable[[EndedCall], Any]) -> Iterator[None]:
+    """Let these module calls return what ``pick`` makes of them, without running."""
     recorded: dict[nn.Module, dict[int, EndedCall]] = {}
     for call in ended:
         recorded.setdefault(call.module, {})[call.occurrence] = call
@@ -96,7 +105,7 @@ def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> I
 
 @contextmanager
 def _forward_set(
-    module: nn.Module, calls: Mapping[int, EndedCall], occurrences: Counter[nn.Module], pick: Callable[[Tensor], Any]
+    module: nn.Module, calls: Mapping[int, EndedCall], occurrences: Counter[nn.Module], pick: Callable[[EndedCall], Any]
 ) -> Iterator[None]:
     own, owner = module.forward, threading.get_ident()
 
@@ -109,7 +118,7 @@ def _forward_set(
             return own(*args, **kwargs)
         # Where weights are shared, what did not run now still counts: the next call is the one that it was.
         occurrences.update(call.inside)
-        return tree_map_only(Tensor, pick, call.output)
+        return pick(call)
 
     set_before = "forward" in vars(module)
     module.forward = forward  # type: ignore[method-assign]

@@ -20,7 +20,7 @@ from captum_attattr.layer_state import ALL, LayerState
 class Path:
     """A(alpha) = A0 + alpha (A - A0) of one layer, and C(alpha) = A(alpha) V.
 
-    Rows of padding stay where the model has them, A0 = A: they do not count.
+    Queries that may look at no key stay where the model has them, A0 = A: they do not count.
     """
 
     state: LayerState

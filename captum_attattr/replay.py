@@ -16,12 +16,14 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, intercept
+from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.batch_axis import by_example, find_axis, refuse_other_sizes
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
 from captum_attattr.gradients import refuse_without_derivative, saved_bytes
@@ -55,6 +57,7 @@ class Recording:
         self.forward = forward
         self._layers = list(layers)
         self._ended: dict[int, list[EndedCall]] = {}
+        self._windows: dict[int, int] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
         modules = ModuleCalls()
         owner = threading.get_ident()
@@ -65,10 +68,11 @@ class Recording:
                 return call.proceed()
             refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
-            self._last, self._last_context = next(places), result[0]
-            self._last_ended = modules.ended()
+            call = by_example(call, forward.batch_size, call.module in wanted)
+            self._last, self._last_context = next(places), call.fold(result[0])
+            self._last_ended, self._windows[self._last] = modules.ended(), call.windows
             if call.module in wanted:
-                wanted[call.module].append(layer_state(call, result[0], self._last))
+                wanted[call.module].append(layer_state(call, self._last_context, self._last))
                 self._ended[self._last] = self._last_ended
             return result
 
@@ -77,9 +81,14 @@ class Recording:
         self.roots = modules.roots
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
+        known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
+        self._axis = known.recall(
+            forward.function,
+            (same, forward.standing, *self._windows.values()),
+            lambda: find_axis(forward, self._layers, self.states, modules),
+        )
         self._rows_read = self._find_rows_read()
-        circumstances = (tuple(map(id, modules.begun)), forward.batch_size == 1, str(self._rows_read))
-        self._findings = (findings or Findings()).of(forward.function, circumstances)
+        self._findings = known.of(forward.function, (*same, str(self._rows_read)))
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -88,8 +97,18 @@ class Recording:
             substitutes: By place among the attention calls, what makes the context there.
             rows: Indices of examples, with repetition.
         """
+        if len(rows) > 1 and self.one_by_one:
+            raise ValueError(
+                f"This forward function runs on one row at a time only, and here are {len(rows)}: it gives one number "
+                "for all rows together, or has arguments that do not follow the example."
+            )
         self.row_bytes(min(substitutes))
         return self._run(substitutes, rows, self._rows_read)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether only one row can be replayed at a time."""
+        return self._axis.one_by_one
 
     def row_bytes(self, first: int) -> int:
         """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
@@ -106,7 +125,7 @@ class Recording:
         first = min(substitutes)
         ended = self._ended[first]
         places = itertools.count(first if ended else 0)
-        pick = partial(take_rows, rows=rows, batch_size=self.forward.batch_size)
+        pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
         length = self._last_context.shape[1]
         only = OnlyRows(rows_read, length) if rows_read is not None else None
         owner = threading.get_ident()
@@ -116,7 +135,10 @@ class Recording:
                 return call.proceed()
             place = next(places)
             if place in substitutes:
-                result: Result = (substitutes[place](call), None)
+                folded = replace(call, windows=self._windows[place])
+                if len(call.query) != len(rows) * folded.windows:
+                    refuse_other_sizes(len(call.query), type(call.module).__name__, len(rows))
+                result: Result = (folded.unfold(substitutes[place](folded)), None)
             elif place == self._last and only is not None:
                 result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
             else:
@@ -172,7 +194,8 @@ class Recording:
         # One row; two from the last layer of a batch of one, where a first dimension of 1 may be something else than
         # the batch: whatever else is handed back is handed back there, too, and that replay is short.
         is_last = state is max(self.states, key=lambda other: other.index)
-        count = 2 if is_last and self.forward.batch_size == 1 and self.output.dim() > 0 else 1
+        several = self.forward.batch_size == 1 and self.output.dim() > 0 and not self.one_by_one
+        count = 2 if is_last and several else 1
         rows = torch.zeros(count, dtype=torch.long)
         clean = take_rows(self.output, rows, self.forward.batch_size)
         seen: list[bool] = []
@@ -181,6 +204,8 @@ class Recording:
             context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
             try:
                 output = self._run({state.index: always(context), **watched}, rows, self._rows_read)
+            except UnsupportedModelError:
+                raise
             except Exception:  # whatever a model does with outputs handed back: whole passes are always right
                 if not self._ended[state.index]:
                     raise
@@ -218,13 +243,8 @@ def _compared(state: LayerState, rows: Tensor, seen: list[bool]) -> Substitute:
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
+    _refuse_unreached([bool(wanted[layer]) for layer in layers], layers)
     for layer, states in wanted.items():
-        if not states:
-            raise ValueError(
-                f"The forward function never reached the attention of a given layer ({type(layer).__name__}). Is it a "
-                "layer of the model that the forward function runs? attention_layers(model) lists them; models "
-                "wrapped in DataParallel run copies of their layers: give the model itself."
-            )
         if len(states) != sum(layer is other for other in layers):
             raise ValueError(
                 f"{type(layer).__name__} runs {len(states)} times in one pass (shared weights) and is listed "
@@ -233,3 +253,17 @@ def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[La
             )
     queues = {layer: iter(states) for layer, states in wanted.items()}
     return [next(queues[layer]) for layer in layers]
+
+
+def _refuse_unreached(reached: Sequence[bool], layers: Sequence[nn.Module]) -> None:
+    if all(reached):
+        return
+    missing = [place for place, is_reached in enumerate(reached) if not is_reached]
+    kinds = ", ".join(dict.fromkeys(type(layers[place]).__name__ for place in missing))
+    raise ValueError(
+        f"The forward function reached {sum(reached)} of the {len(layers)} given layers. It never reached the "
+        f"attention of {', '.join(map(str, missing))} ({kinds}), counted from 0. Is each a layer of the model that the "
+        "forward function runs, on the inputs that it was given? attention_layers(model) lists those of all its parts; "
+        f"those reached are {[place for place, is_reached in enumerate(reached) if is_reached]}. Models wrapped in "
+        "DataParallel run copies of their layers: give the model itself."
+    )

@@ -19,13 +19,16 @@ Replace = Callable[[nn.Module, Tensor], Tensor]
 _replace: list[Replace] = []
 
 
-def _injected_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **kwargs):
+def _injected_attention(
+    module, query, key, value, attention_mask, scaling=None, dropout=0.0, position_bias=None, **kwargs
+):
     """Plain softmax attention; the matrix passes through the test's function before it meets the values."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     logits = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        logits = logits + attention_mask
+    for bias in (position_bias, attention_mask):
+        if bias is not None:
+            logits = logits + bias
     attention = _replace[-1](module, logits.softmax(-1))
     return (attention @ value).transpose(1, 2).contiguous(), attention
 
@@ -41,14 +44,18 @@ AttentionMaskInterface.register("oracle", _additive_mask)
 @contextmanager
 def injected(model, replace: Replace):
     """Inside, every attention matrix of the model passes through ``replace(module, matrix)``."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = "oracle"
+    # Encoder and decoder may have a configuration each.
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    before = {number: config._attn_implementation for number, config in configs.items()}
+    for config in configs.values():
+        config._attn_implementation = {"": "oracle"}
     _replace.append(replace)
     try:
         yield
     finally:
         _replace.pop()
-        model.config._attn_implementation = before
+        for number, config in configs.items():
+            config._attn_implementation = {"": before[number]}
 
 
 def clean_attention(model, forward: Callable[[], Tensor], layers: Sequence[nn.Module]) -> list[Tensor]:

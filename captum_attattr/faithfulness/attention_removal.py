@@ -155,7 +155,7 @@ class EdgeRemoval(_AttentionRemoval):
         return [_shape(state)[1:].numel() for state in self._states]
 
     def _features(self, state: LayerState) -> Tensor:
-        return state.pairs().expand(_shape(state)).flatten(1)
+        return state.call.pairs_of_tokens().expand(_shape(state)).flatten(1)
 
     def _without(self, state: LayerState, kept: Tensor) -> Substitute:
         kept = kept.unflatten(1, _shape(state)[1:])

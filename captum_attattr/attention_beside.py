@@ -1,0 +1,34 @@
+"""Attention that a model computes by code of its own, beside what goes through transformers' attention interface."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+# Attention is told by its class's name and by what it projects: q_proj, c_attn, query_key_value, Wqkv, to_kv.
+_CLASS = re.compile("attention|attn", re.IGNORECASE)
+_PROJECTIONS = {"q", "k", "query", "key", "qkv", "wqkv", "kv", "att", "attn", "attention"}
+
+
+def attention_left_out(model: nn.Module, layers: Sequence[nn.Module]) -> str:
+    """The modules that seem to compute attention and are not among ``layers``, in words; empty where there are none."""
+    inside = {module for layer in layers for module in layer.modules()}
+    found: dict[str, list[str]] = {}
+    for name, module in model.named_modules():
+        if module not in inside and _seems_to_attend(module) and inside.isdisjoint(module.modules()):
+            found.setdefault(type(module).__name__, []).append(name)
+    return "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in found.items())
+
+
+def _seems_to_attend(module: nn.Module) -> bool:
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    held = [name for names in (module.named_children(), module.named_parameters(recurse=False)) for name, _ in names]
+    projects = any(_PROJECTIONS & set(name.lower().split("_")) for name in held)
+    return bool(_CLASS.search(type(module).__name__)) and projects and not any(map(_seems_to_attend, module.children()))
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) < 4 else f"{names[0]} to {names[-1]}"
