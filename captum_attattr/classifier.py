@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,9 +18,10 @@ from transformers.utils import logging
 
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
 from captum_attattr.demo import load_demo
+from captum_attattr.model_output import Kind, output_of
 from captum_attattr.pruning_files import is_pruned, load_pruned
 
-Output = Literal["probability", "logit"]
+Asked = Literal["probability", "logit"]
 
 # More tokens squared (pairs, in each head) than this in a batch take much memory and are no faster.
 _MOST_PAIRS = 2**18
@@ -104,6 +105,21 @@ def _quiet(*, progress: bool) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+def _labels(config: Any) -> list[str]:
+    """Names of the outputs, in their order.
+
+    Raises:
+        ValueError: They are not numbered from 0, without a gap.
+    """
+    names = dict(config.id2label)
+    if not names or sorted(names) != list(range(len(names))):
+        raise ValueError(
+            f"The model's labels (config.id2label) have the numbers {', '.join(map(str, names)) or 'none'}, outputs "
+            f"count from 0: which is which? Number them 0 to {max(len(names) - 1, 0)}, in their order."
+        )
+    return [str(names[number]) for number in range(len(names))]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some of the texts, tokenized together. B texts, T tokens of the longest."""
@@ -124,14 +140,14 @@ class Classifier:
     Args:
         model: The model, a folder, a name on the Hub, or None for the bundled one.
         tokenizer: The model's tokenizer; loaded along with the model where that is a name.
-        output: "probability" or "logit"; a regression model's one output is always taken as it is.
+        output: "probability" or "logit"; a regression model's output is always taken as it is.
 
     Raises:
         TypeError: A model without a tokenizer, or no model.
         ValueError: Unknown output, or the model cannot be loaded.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, output: Output) -> None:
+    def __init__(self, model: Any, tokenizer: Any, output: Asked) -> None:
         if output not in ("probability", "logit"):
             raise ValueError(f"output {output!r} is unknown. Choose 'probability' or 'logit'.")
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
@@ -148,8 +164,8 @@ class Classifier:
         self.model: Any = model
         self.tokenizer = tokenizer
         self._config: Any = cast(Any, model).config
-        self.labels: list[str] = [str(self._config.id2label[i]) for i in range(self._config.num_labels)]
-        self.output: Output = "logit" if len(self.labels) == 1 else output
+        self.labels: list[str] = _labels(self._config)
+        self._explained = output_of(output, model).over(len(self.labels))
         self.input_names: list[str] = []
 
     def outputs(self, *inputs: Tensor) -> Tensor:
@@ -162,14 +178,16 @@ class Classifier:
                 "classification model. For others use SelfAttentionAttribution."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits if self.output == "logit" else self.probabilities(logits)
+        return self._explained.of(logits)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Of each label; labels that do not exclude each other each have their own. Regression: the output itself."""
-        if len(self.labels) == 1:
-            return logits
-        several = getattr(self._config, "problem_type", None) == "multi_label_classification"
-        return logits.sigmoid() if several else logits.softmax(-1)
+    @property
+    def output(self) -> Kind:
+        """What F is: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
+        return self._explained.kind
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of each label, from what :meth:`outputs` gave. Regression: the output itself."""
+        return replace(self._explained, kind="probability").of(outputs) if self.output == "logit" else outputs
 
     def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
         """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.

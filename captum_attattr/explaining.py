@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attribution import PathName, SelfAttentionAttribution
-from captum_attattr.classifier import Batch, Classifier, Output
+from captum_attattr.classifier import Asked, Batch, Classifier
 from captum_attattr.explanation import Explanation
 from captum_attattr.masking import original_heads
 
@@ -32,7 +32,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     *,
     text_pair: str | Sequence[str] | None = None,
     target: Target | Sequence[Target] = None,
-    output: Output = "probability",
+    output: Asked = "probability",
     layers: Sequence[int] | None = None,
     path: PathName = "layerwise",
     tolerance: float | None = 0.01,
@@ -143,6 +143,11 @@ class Explainer:
     ) -> Iterator[tuple[int, Explanation]]:
         """Explanations as they get ready, short texts first, each with the place of its text."""
         targets = [None if target is None else self.classifier.target(target) for target in request.targets]
+        if None in targets and self.classifier.output == "given" and len(self.classifier.labels) > 1:
+            raise ValueError(
+                f"The model gives {len(self.classifier.labels)} numbers (regression), none of which it predicts: say "
+                "which one to explain, target=..."
+            )
         batches = self.classifier.batches(request.texts, request.pairs, batch_size)
         with tqdm(total=len(targets), desc="Explaining", unit="text", disable=not show_progress) as bar:
             for batch in batches:
@@ -169,8 +174,7 @@ class Explainer:
         attention = attribution.attention_function(ids, tuple(rest)).attention
         reached: Any = attribution.convergence
         deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
-        is_probability = self.classifier.output == "probability"
-        probabilities = outputs if is_probability else self.classifier.probabilities(outputs)
+        probabilities = self.classifier.probabilities(outputs)
         return [
             {
                 "tokens": batch.tokens[row],

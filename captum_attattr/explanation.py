@@ -86,6 +86,18 @@ class Explanation:
         return self.labels[int(self.probabilities.argmax())]
 
     @property
+    def output_name(self) -> str:
+        """What F is, in a word: "probability", "logit", or a regression model's "output"."""
+        kind = str(self.settings["output"])
+        return "output" if kind == "given" else kind
+
+    @property
+    def explained(self) -> str:
+        """What F is, in words, such as "probability of 'positive'"; a regression model's only output is "output"."""
+        alone = self.output_name == "output" and len(self.labels) == 1
+        return self.output_name if alone else f"{self.output_name} of {self.label!r}"
+
+    @property
     def token_names(self) -> list[str]:
         """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
         return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]

@@ -18,8 +18,9 @@ from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_
 from captum_attattr.feeding import LABELS, feed
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
+from captum_attattr.model_output import Kind, output_of
 from captum_attattr.moments import Moments, merge
-from captum_attattr.outputs import Examples, Seen, count_of, examples_of, output_of
+from captum_attattr.outputs import Examples, Seen, count_of, examples_of
 from captum_attattr.processes import check_agreement, gathered, rank_and_size
 from captum_attattr.ranking import Importance
 
@@ -41,8 +42,12 @@ class HeadImportance:
             must be given.
         layers: Attention layers, all by default: the rows of the result.
         measure: Name of a measure, or a :class:`captum_attattr.measures.Measure`.
-        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns.
-        target: "gold", the label that each batch comes with, or "predicted".
+        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns. A
+            regression model's output is taken as it is, whatever is asked for.
+        target: "gold", the labels that each batch comes with, or "predicted". Where an example has several, F is the
+            mean over them: over the labels of a text (a row of 0 and 1, for models whose labels do not exclude each
+            other), or over the tokens that have one (a row of labels, -100 for none). For language models "next": the
+            label of a token is what the output of the token before it is to say.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong kind, or unknown.
@@ -65,8 +70,8 @@ class HeadImportance:
         layers: Sequence[nn.Module] | None = None,
         measure: str | Measure = "attattr",
         *,
-        output: Literal["probability", "logit", "given"] | None = None,
-        target: Literal["gold", "predicted"] = "gold",
+        output: Kind | None = None,
+        target: Literal["gold", "next", "predicted"] = "gold",
     ) -> None:
         if not callable(model):
             raise TypeError(
@@ -74,12 +79,12 @@ class HeadImportance:
             )
         if not isinstance(model, nn.Module) and layers is None:
             raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
-        if target not in ("gold", "predicted"):
-            raise ValueError(f"Unknown target {target!r}. Choose 'gold' or 'predicted'.")
+        if target not in ("gold", "next", "predicted"):
+            raise ValueError(f"Unknown target {target!r}. Choose 'gold', 'next' or 'predicted'.")
         self.measure = measure_of(measure)
         self._model, self._config, self._target = model, getattr(model, "config", None), target
         self._layers = list(attention_layers(model) if layers is None else layers)
-        self._output = output_of(output, model)
+        self._asked = self._output = output_of(output, model)
         self._seen: Seen | None = None
         self._moments: Moments | None = None
 
@@ -91,8 +96,8 @@ class HeadImportance:
         Args:
             batch: What the model takes: a mapping (such as a tokenizer gives, with "labels" in it or not), a tensor, or
                 a tuple of tensors. Moved to the model's device.
-            target: The label of each example, or any target of Captum's if the model gives more than labels. Not needed
-                with ``target="predicted"``, nor for a model with one output.
+            target: The label of each example, its labels in a row, or any target of Captum's if the model gives more
+                than labels. Not needed with ``target="predicted"``, nor for a model with one output.
 
         Raises:
             ValueError: Labels are missing or not the model's, or the model drops out at random or gives NaN.
@@ -199,9 +204,11 @@ class HeadImportance:
         device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
         examples = examples_of(batch, function or self._model, device, self._layers, self._output)
         seen = self._seen = self._seen or Seen.of(examples)
-        count = len(examples.inputs[0])
-        target = None if self._target == "predicted" and seen.labels != 1 else seen.checked(labels, count)
-        scores = self._in_place(replace(examples, layers=seen.layers, labels=target))
+        self._output = self._asked.over(seen.shape[-1] if seen.shape else 1)
+        examples = replace(examples, layers=seen.layers, output=self._output)
+        if self._target != "predicted" or seen.labels == 1:
+            examples = replace(examples, labels=seen.checked(labels, examples, following=self._target == "next"))
+        scores = self._in_place(examples)
         self._moments = merge((self._moments, Moments.of(scores)))
 
     def _in_place(self, examples: Examples) -> Tensor:
@@ -236,5 +243,6 @@ class HeadImportance:
         """What all processes, and a run that is resumed, must have the same of."""
         settings = self._settings()
         del settings["model"]  # the same model may lie in another place
+        settings["output"] = self._asked.kind  # what it turns out to be is known only once a batch was seen
         model = self._model if isinstance(self._model, nn.Module) else self._layers
         return {**model_fingerprint(model), "number of layers": len(self._layers), **settings}

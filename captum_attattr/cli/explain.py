@@ -126,11 +126,11 @@ def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.
 
 def describe(explanation: Explanation, k: int = 8, *, special: bool = True) -> str:
     """The answer in words: prediction, completeness, strongest pairs and heads."""
-    e, what = explanation, f"{explanation.settings['output']} of {explanation.label!r}"
+    e, what = explanation, explanation.explained
     lines = [" | ".join(f'"{_short(text)}"' for text in (e.text, e.text_pair) if text is not None)]
-    if len(e.labels) == 1:
-        what = "output"
-        lines += [f"  prediction  {e.output:.4f} (a regression model's output)", ""]
+    if e.output_name == "output":
+        name = "" if len(e.labels) == 1 else f", {e.label!r}"
+        lines += [f"  prediction  {e.output:.4f} (a regression model's output{name})", ""]
     else:
         lines += [f"  prediction  {e.prediction} (probability {float(e.probabilities.max()):.3f})"]
         lines += [f"  explained   {what}, {e.output:.4f}", ""]

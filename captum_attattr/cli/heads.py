@@ -111,7 +111,8 @@ def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -
 def describe(importance: Importance, k: int = 8) -> str:
     """The answer in words: the map, the heads that matter most and least, with the standard error of each score."""
     i, settings = importance, importance.settings
-    what = f"{settings['output']} of the {settings['target']} label"
+    given = settings["output"] == "given"
+    what = "the model's output" if given else f"{settings['output']} of the {settings['target']} label"
     lines = [f"importance of heads by {i.measure}, {what}, mean over {i.examples} examples"]
     if i.scores.shape[1] <= _WIDEST:
         lines += ["", *_grid(i)]

@@ -113,6 +113,8 @@ def _figures(classifier: Classifier, examples: Sequence[Example] | None) -> dict
 
 
 def _accuracy(classifier: Classifier, examples: Sequence[Example]) -> float:
+    if classifier.output == "given" or len(classifier.labels) < 2:
+        raise ValueError("The model has one label, or none (regression), and so no accuracy: leave --data out.")
     labels = label_numbers(examples, classifier.labels)
     pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
     right = 0
