@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
@@ -19,7 +18,7 @@ from transformers.utils import logging
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
 from captum_attattr.demo import load_demo
 from captum_attattr.model_output import Kind, output_of
-from captum_attattr.pruning_files import is_pruned, load_pruned
+from captum_attattr.pruning_files import is_pruned, load_pruned, reason_of
 
 Asked = Literal["probability", "logit"]
 
@@ -54,18 +53,28 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
                 model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
             else:
                 model, info = AutoModelForSequenceClassification.from_pretrained(
-                    name, dtype=torch.float32, output_loading_info=True
+                    name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, use_safetensors=True
                 )
                 missing = info["missing_keys"]
-            tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # a foreign library at foreign data: whatever it stumbles over, they are not sound
             where = "this folder" if local else "a folder or the Hugging Face Hub"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ValueError(
-                f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason}"
+                f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason_of(error)}"
+                f"{_pickled(name)}"
             ) from error
     _check_loaded(os.fspath(name), missing, tokenizer)
     return model.eval(), tokenizer
+
+
+def _pickled(name: str | os.PathLike[str]) -> str:
+    """What to do where a folder's weights are not read because reading them could run code."""
+    if not any(Path(name).glob("pytorch_model*.bin")) or any(Path(name).glob("*.safetensors")):
+        return ""
+    return " Its weights are pickled, which are not read here: load and save it once, model.save_pretrained(folder)."
 
 
 def _check_name(name: str) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from captum_attattr.checkpoint import Digest
 from captum_attattr.classifier import Classifier
+from captum_attattr.digest import Digest
 from captum_attattr.examples import Example, label_numbers
 from captum_attattr.gold_labels import NO_LABEL
 

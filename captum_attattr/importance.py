@@ -14,15 +14,22 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attention import attention_layers
-from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_fingerprint
-from captum_attattr.feeding import LABELS, feed
+from captum_attattr.checkpoint import Checkpoint, check_settings, model_fingerprint
+from captum_attattr.digest import Digest
+from captum_attattr.feeding import LABELS, Feed, feed
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
 from captum_attattr.model_output import Kind, output_of
-from captum_attattr.moments import Moments, merge
+from captum_attattr.moments import Moments, MomentsRecord, merge
 from captum_attattr.outputs import Examples, Seen, count_of, examples_of
 from captum_attattr.processes import check_agreement, gathered, rank_and_size
 from captum_attattr.ranking import Importance
+from captum_attattr.records import Record, checked
+
+
+class _State(Record):
+    settings: dict[str, Any]
+    moments: MomentsRecord | None
 
 
 class HeadImportance:
@@ -135,13 +142,19 @@ class HeadImportance:
                 processes that disagree.
         """
         self._check_first(checkpoint)
-        rank, size = rank_and_size()
+        _, size = rank_and_size()
         fed = feed(data, self._model, tokenizer, batch_size)
         facts = {} if checkpoint is None and size == 1 else self._facts()
         facts |= {"batch size": batch_size, "number of examples": fed.count, "data": fed.fingerprint}
         check_agreement(facts)
-        state = Checkpoint.open(checkpoint, {**facts, "number of processes": size})
-        self._moments = state.moments or self._moments
+        with Checkpoint.opened(checkpoint, {**facts, "number of processes": size}) as state:
+            self._go_through(fed, state, show_progress)
+        return self._computed()
+
+    def _go_through(self, fed: Feed, state: Checkpoint, show_progress: bool) -> None:
+        """Add what of the data the state does not hold yet, and say so there batch by batch."""
+        rank, size = rank_and_size()
+        self._moments = self._fitting(state.moments) or self._moments
         done, digest = state.batches, Digest()
         title = f"Heads by {self.measure.name}"
         disable = not show_progress or rank > 0
@@ -158,7 +171,6 @@ class HeadImportance:
                 bar.update(count_of(batch))
         state.check(batches, digest, ended=True)
         check_agreement({"data": str(digest)})
-        return self._computed()
 
     # The result
 
@@ -195,10 +207,12 @@ class HeadImportance:
         """Go on from what :meth:`state_dict` gave, in place of what was gathered here.
 
         Raises:
-            ValueError: It is of another model, or of other settings.
+            ValueError: It is of another model, or of other settings, or no such state.
         """
-        check_settings("The state", state["settings"], self._facts())
-        self._moments = None if state["moments"] is None else Moments.from_state_dict(state["moments"])
+        found = checked(_State, state)
+        check_settings("The state", found.settings, self._facts())
+        moments = None if found.moments is None else Moments.from_state_dict(found.moments.model_dump())
+        self._moments = self._fitting(moments)
 
     def _add(self, batch: Any, labels: Any, function: Callable[..., Any] | None) -> None:
         device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
@@ -225,6 +239,16 @@ class HeadImportance:
                 raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
             grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)
         return grid
+
+    def _fitting(self, moments: Moments | None) -> Moments | None:
+        """What was gathered elsewhere, if it can be of these layers' heads."""
+        heads = max(HeadNumbers.of(layer).total for layer in self._layers)
+        if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
+            raise ValueError(
+                f"The state holds scores of {tuple(moments.mean.shape)} layers and heads, the model has "
+                f"{len(self._layers)} layers of {heads} heads."
+            )
+        return moments
 
     def _check_first(self, checkpoint: Any) -> None:
         if checkpoint is not None and self._moments is not None:

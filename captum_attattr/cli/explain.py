@@ -15,6 +15,7 @@ from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
 from captum_attattr.explaining import Explainer, Request, integration_options
 from captum_attattr.explanation import Explanation
+from captum_attattr.files import writing
 from captum_attattr.quadrature import METHODS
 from captum_attattr.report import Report, bokeh_source
 from captum_attattr.visualization import visualize_explanation
@@ -159,7 +160,7 @@ def _scored(scores: Sequence[float], names: Sequence[str]) -> list[str]:
 def _completeness(explanation: Explanation, what: str) -> list[str]:
     """For each layer: the output without its attention, plus its shares, and whether that is the output."""
     e, joint = explanation, explanation.settings["path"] == "joint"
-    baseline = e.settings["baseline"]
+    baseline = e.settings.get("baseline", "no attention")
     whose, sums = ("all attention", "all shares") if joint else ("a layer's attention", "its shares")
     start = f"without {whose}" if baseline == "no attention" else f"with {whose} at {baseline}"
     names = ["all layers"] if joint else [f"layer {layer}" for layer in e.layers]
@@ -172,7 +173,7 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     verdict = "NOT reached, try more --steps"
     if not any(wide):
-        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)}))
+        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)})) if e.evaluations else "?"
         verdict = f"error {float(e.delta.abs().max()):.0e} at most, {spent} evaluations a layer"
     return [
         f"  completeness: {start} + {sums} = {what} ({verdict})",
@@ -210,5 +211,6 @@ def _write(explanation: Explanation, folder: Path, number: int) -> dict[str, Pat
     saved = explanation.save(stem.with_suffix(".safetensors"))
     picture = stem.with_suffix(".png")
     figure, _ = visualize_explanation(explanation)
-    figure.savefig(picture)
+    with writing("The picture", picture) as file:
+        figure.savefig(file)
     return {"picture": picture, "saved": saved}
