@@ -54,12 +54,12 @@ class Checkpoint:
         moments: What was gathered from them.
     """
 
-    def __init__(self, path: Path | None, settings: Mapping[str, Any], state: _State | None) -> None:
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], before: _State | None) -> None:
         self._path, self._settings = path, settings
-        self.batches: int = 0 if state is None else state.batches
-        self.examples: int = 0 if state is None else state.examples
-        self._digest: str = str(Digest()) if state is None else state.digest
-        found = None if state is None else state.moments
+        self.batches: int = 0 if before is None else before.batches
+        self.examples: int = 0 if before is None else before.examples
+        self._digest: str = str(Digest()) if before is None else before.digest
+        found = None if before is None else before.moments
         self.moments = None if found is None else Moments.from_state_dict(found.model_dump())
 
     @classmethod
@@ -78,12 +78,30 @@ class Checkpoint:
         with ExitStack() as stack:
             try:
                 stack.enter_context(only_here(own))
-                state = cls(own, settings, _read(own, settings))
+                state = cls._read(own, settings)
             except ValueError as found:
                 error = str(found)
             raise_together(error)
             assert state is not None
             yield state
+
+    @classmethod
+    def _read(cls, path: Path, settings: Mapping[str, Any]) -> Checkpoint:
+        """What is there, if its run had the same settings; a start where there is no file."""
+        try:
+            before = unseal(_State, path.read_bytes(), FORMAT_VERSION)
+            count = 0 if before.moments is None else before.moments.count
+            if not count <= before.examples or not before.batches <= before.examples:
+                raise ValueError(f"{count} of {before.examples} examples in {before.batches} batches cannot be")
+            state = cls(path, settings, before)
+        except (FileNotFoundError, NotADirectoryError):
+            return cls(path, settings, None)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew."
+            ) from error
+        check_settings(str(path), before.settings, settings)
+        return state
 
     def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
         """Make sure that the batches so far are those that were counted.
@@ -135,21 +153,6 @@ class _State(Sealed):
     examples: Count
     digest: str
     moments: MomentsRecord | None
-
-
-def _read(path: Path, settings: Mapping[str, Any]) -> _State | None:
-    """The state that is there, if its run had the same settings; None where there is no file."""
-    try:
-        state = unseal(_State, path.read_bytes(), FORMAT_VERSION)
-        count = 0 if state.moments is None else state.moments.count
-        if not count <= state.examples or not state.batches <= state.examples:
-            raise ValueError(f"{count} of {state.examples} examples in {state.batches} batches cannot be")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew.") from error
-    check_settings(str(path), state.settings, settings)
-    return state
 
 
 def check_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

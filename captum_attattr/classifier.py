@@ -64,17 +64,21 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             where = "this folder" if local else "a folder or the Hugging Face Hub"
             raise ValueError(
                 f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason_of(error)}"
-                f"{_pickled(name)}"
+                f"{_not_run(name, error)}"
             ) from error
     _check_loaded(os.fspath(name), missing, tokenizer)
     return model.eval(), tokenizer
 
 
-def _pickled(name: str | os.PathLike[str]) -> str:
-    """What to do where a folder's weights are not read because reading them could run code."""
-    if not any(Path(name).glob("pytorch_model*.bin")) or any(Path(name).glob("*.safetensors")):
-        return ""
-    return " Its weights are pickled, which are not read here: load and save it once, model.save_pretrained(folder)."
+def _not_run(name: str | os.PathLike[str], error: Exception) -> str:
+    """What to do where a model is not loaded because that would run, or could run, code that came with it."""
+    if "trust_remote_code" in str(error):
+        return " Code that comes with a model is not run here: load it yourself, and give model and tokenizer."
+    if any(Path(name).glob("pytorch_model*.bin")) and not any(Path(name).glob("*.safetensors")):
+        return (
+            " Its weights are pickled, which are not read here: load and save it once, model.save_pretrained(folder)."
+        )
+    return ""
 
 
 def _check_name(name: str) -> None:

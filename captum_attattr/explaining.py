@@ -17,6 +17,7 @@ from captum_attattr.attribution import PathName, SelfAttentionAttribution
 from captum_attattr.classifier import Asked, Batch, Classifier
 from captum_attattr.explanation import Explanation
 from captum_attattr.masking import original_heads
+from captum_attattr.quadrature import check_steps
 
 Target = int | str | None
 
@@ -94,9 +95,14 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
 def integration_options(
     tolerance: float | None, n_steps: int, method: str, attention_baseline: float | str | None = None
 ) -> dict[str, Any]:
-    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place."""
+    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place.
+
+    Raises:
+        ValueError, TypeError: Unknown rule, or a number of steps that it cannot have.
+    """
     if method != "gausslegendre":
         tolerance = None
+    check_steps(method, n_steps, fixed=tolerance is None)
     return {
         "tolerance": tolerance,
         "n_steps": n_steps,

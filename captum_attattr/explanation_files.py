@@ -125,6 +125,10 @@ def _check(words: _Words, tensors: Mapping[str, Tensor]) -> None:
     for message, is_so in wrong.items():
         if is_so:
             raise ValueError(message)
+    try:
+        json.dumps(words.settings.model_dump(), allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"the settings are not plain and finite: {error}") from error
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -92,6 +92,8 @@ def only_here(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # while it is held: whoever has it open already finds that it is gone, and is refused
+            os.unlink(lock.lock_file)
         lock.release()
 
 

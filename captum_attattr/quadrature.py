@@ -50,18 +50,49 @@ METHODS = tuple(_RULES)
 """Names of the rules."""
 
 
+_FEWEST = {"gausslegendre": 1}
+# Nodes of Gauss's rule are eigenvalues: a matrix of their number squared. Of the others a vector is all there is.
+_MOST = {"gausslegendre": 1_000}
+
+
+def check_steps(method: str, n_steps: int, *, fixed: bool = True) -> None:
+    """Make sure of a rule and its number of nodes, before anything is computed.
+
+    Args:
+        method: One of :data:`METHODS`.
+        n_steps: Number of nodes.
+        fixed: Whether all of them are to be made; otherwise they are a bound only, which may be as large as one likes.
+
+    Raises:
+        ValueError: Unknown rule, too few steps for it, or more than it can be made of.
+        TypeError: ``n_steps`` is not a whole number.
+    """
+    if method not in _RULES:
+        raise ValueError(f"Unknown integration rule {method!r}. Choose one of {', '.join(METHODS)}.")
+    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)):
+        raise TypeError(f"n_steps must be a whole number, got {n_steps!r}.")
+    fewest, most = _FEWEST.get(method, 2), _MOST.get(method, 1_000_000)
+    if n_steps < fewest:
+        raise ValueError(f"{method} needs n_steps of at least {fewest}, got {n_steps}.")
+    if fixed and n_steps > most:
+        raise ValueError(
+            f"{method} takes n_steps of at most {most}, got {n_steps}. A path that seems to need so many is rough: "
+            "give a tolerance, which puts nodes where they are needed, or another rule."
+        )
+
+
 def quadrature(method: str, n_steps: int) -> tuple[Tensor, Tensor]:
     """Nodes and weights of a rule on [0, 1].
 
     Args:
         method: One of :data:`METHODS`.
-        n_steps: Number of nodes: at least 1, and at least 2 for the Riemann rules, as in Captum.
+        n_steps: Number of nodes: 1 to 1,000, or for the Riemann rules 2, as in Captum, to 1,000,000.
 
     Returns:
         Nodes and weights, float64, each of shape (n_steps,).
 
     Raises:
-        ValueError: Unknown rule, or too few steps for it.
+        ValueError: Unknown rule, too few steps for it or too many.
         TypeError: ``n_steps`` is not a whole number.
 
     Example:
@@ -70,12 +101,6 @@ def quadrature(method: str, n_steps: int) -> tuple[Tensor, Tensor]:
         >>> round(float(weights @ nodes**7), 6)  # exact for polynomials up to degree 2 n - 1
         0.125
     """
-    if method not in _RULES:
-        raise ValueError(f"Unknown integration rule {method!r}. Choose one of {', '.join(METHODS)}.")
-    if isinstance(n_steps, bool) or not isinstance(n_steps, (int, np.integer)):
-        raise TypeError(f"n_steps must be a whole number, got {n_steps!r}.")
-    fewest = 1 if method == "gausslegendre" else 2
-    if n_steps < fewest:
-        raise ValueError(f"{method} needs n_steps of at least {fewest}, got {n_steps}.")
+    check_steps(method, n_steps)
     nodes, weights = _RULES[method](int(n_steps))
     return torch.from_numpy(nodes.astype(np.float64)), torch.from_numpy(weights.astype(np.float64))

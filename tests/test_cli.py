@@ -291,6 +291,10 @@ BAD = {
     "unknown label": (["a film", "--target", "angry"], r"'angry' is not a label of the model.*0 \(sad\), 1 \(so-so\)"),
     "label too large": (["a film", "--target", "3"], "target 3 is not a label of the model"),
     "no steps": (["a film", "--steps", "0"], "n_steps of at least 1, got 0"),
+    "steps without end": (
+        ["a film", "--steps", "100000000", "--method", "riemann_middle"],
+        "riemann_middle takes n_steps of at most 1000000, got 100000000",
+    ),
     "steps in words": (["a film", "--steps", "few"], "argument --steps: invalid int value: 'few'"),
     "one Riemann step": (["a film", "--steps", "1", "--method", "riemann_left"], "n_steps of at least 2, got 1"),
     "unknown rule": (["a film", "--method", "simpson"], "argument --method: invalid choice: 'simpson'"),

@@ -94,13 +94,13 @@ def add(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
+    settings = integration_options(options.tolerance, options.steps, options.method)
     texts, pairs = _read(options)
     request = Request.of(texts, pairs, options.target)
     folder = writable(options.output)
     if options.html:
         _check_page()
     classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
-    settings = integration_options(options.tolerance, options.steps, options.method)
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
     saved: dict[int, Path] = {}
