@@ -328,7 +328,9 @@ def test_a_disk_that_is_full_is_no_traceback(run, model, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     code, out, err = run("a film", "--model", model)
     assert (code, out) == (2, "")
-    assert err == "captum-attattr: error: [Errno 28] No space left on device\n"
+    where = "The picture cannot be written to explanations/001-a-film.png"
+    assert err == f"captum-attattr: error: {where}: [Errno 28] No space left on device\n"
+    assert [file.suffix for file in Path("explanations").iterdir()] == [".safetensors"]
 
 
 def test_an_interrupt_is_exit_code_130(run, model, monkeypatch):

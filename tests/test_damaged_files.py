@@ -459,7 +459,7 @@ PLAIN = {
     "another kind of model": ({"model_type": "vit"}, "could be loaded as .* from this folder: "),
     "no kind of model": ({"model_type": None}, "could be loaded as .* from this folder: "),
     "code of its own": (
-        {"model_type": "evil", "auto_map": dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification"], "evil.A")},
+        {"model_type": "evil", "auto_map": {"AutoConfig": "evil.A", "AutoModelForSequenceClassification": "evil.B"}},
         "Code that comes with a model is not run here: load it yourself",
     ),
 }  # fmt: skip

@@ -10,6 +10,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, case
+from tried import configuration
 
 from captum_attattr import (
     AttentionFunction,
@@ -37,6 +38,8 @@ a_few = settings(max_examples=4, **quick)
 
 def attribute(forward, layers, inputs, *args, path="layerwise", **options):
     options = {"target": 1, "n_steps": 4, **options}
+    some = layers if isinstance(layers, list) else [layers]
+    configuration(some[0].config.model_type, len(some), tuple(inputs.shape), int(inputs.sum()), path, sorted(options))
     return SelfAttentionAttribution(forward, layers, path=path).attribute(
         inputs, additional_forward_args=args, **options
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 _names: dict[str, set[str]] = defaultdict(set)
@@ -10,6 +11,12 @@ _names: dict[str, set[str]] = defaultdict(set)
 def tried(kind: str, name: object) -> None:
     """Note one of a kind ("families", "configurations", "faults", "damaged files"); the same name counts once."""
     _names[kind].add(str(name))
+
+
+def configuration(model_type: str, *settings: object) -> None:
+    """A family in one configuration, as far as the test's name does not say it."""
+    tried("families", model_type)
+    tried("configurations", (os.environ.get("PYTEST_CURRENT_TEST"), model_type, *settings))
 
 
 def so_far() -> dict[str, list[str]]:
