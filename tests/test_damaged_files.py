@@ -20,7 +20,9 @@ from captum_attattr.checkpoint import Checkpoint
 from captum_attattr.classifier import Classifier, load_classifier
 from captum_attattr.cli.explain import describe
 from captum_attattr.cli.triggers import _resumed
+from captum_attattr.demo import REVIEWS
 from captum_attattr.digest import Digest
+from captum_attattr.examples import read_examples
 from captum_attattr.head_map import visualize_head_importance
 from captum_attattr.importance import HeadImportance
 from captum_attattr.moments import Moments
@@ -405,6 +407,22 @@ def test_importances_that_are_taken_can_be_drawn(tmp_path):
     path = tmp_path / "heads.json"
     Importances().write(path)
     visualize_head_importance(Importance.load(path), use_pyplot=False)
+
+
+def test_texts_damaged_by_chance(tmp_path):
+    """They are the user's own: what is taken has a text on each line."""
+    data = REVIEWS.read_bytes()[:2000]
+    for seed in range(200):
+        (tmp_path / "x.tsv").write_bytes(mutations.of_bytes(data, seed))
+        tried("damaged files", f"texts {seed}")
+        message = "x.tsv"
+        try:
+            examples = read_examples(tmp_path / "x.tsv", labelled=True)
+        except ValueError as error:
+            message = str(error)
+        else:
+            assert all(example.text.strip() and example.label for example in examples)
+        assert "x.tsv" in message
 
 
 # Folders of models
