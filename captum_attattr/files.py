@@ -112,13 +112,14 @@ def _made(file: Path) -> int:
 
 
 def _finish(file: Path, mode: int) -> None:
-    """Give a file its mode, and see it on the disk."""
-    os.chmod(file, mode)
-    descriptor = os.open(file, os.O_RDONLY)
+    """See a file on the disk, and give it its mode."""
+    descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    if stat.S_IMODE(file.stat().st_mode) != mode:
+        file.chmod(mode)
 
 
 def _put(part: Path, target: Path, last: str, stale: Sequence[str]) -> None:

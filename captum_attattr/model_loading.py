@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from captum_attattr.demo import load_demo
-from captum_attattr.pruning_files import is_pruned, load_pruned, reason_of
+from captum_attattr.pruning_files import check_depth, is_pruned, load_pruned, reason_of
 
 
 def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
@@ -43,8 +43,15 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             if local and is_pruned(name):
                 model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
             else:
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+                check_depth(config)
                 model, info = AutoModelForSequenceClassification.from_pretrained(
-                    name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, use_safetensors=True
+                    name,
+                    config=config,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
                 )
                 missing = info["missing_keys"]
             if tokenizer is None:

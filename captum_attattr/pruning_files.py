@@ -21,6 +21,7 @@ from captum_attattr.records import Record, checked, parsed
 # As its attention implementation this stops whoever builds the model, while its tokenizer can still be loaded.
 _POINTER = "heads were cut out, load it with captum_attattr.load_pruned(folder)"
 _CONFIG = "config.json"
+_MOST_LAYERS = 10_000
 # Whatever weights a folder held before: of a model in several files, or pickled, transformers might take those.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
@@ -138,6 +139,7 @@ def _configuration(folder: str | os.PathLike[str]) -> tuple[PreTrainedConfig, di
         gone = checked(_Gone, {"heads": settings[RECORD]}).heads
         settings.pop("attn_implementation", None)
         config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
+        check_depth(config)
         return config, {int(layer): heads for layer, heads in gone.items()}
     except Exception as error:  # as above
         raise ValueError(f"{path} is not the configuration of a pruned model: {reason_of(error)}") from error
@@ -167,6 +169,17 @@ def _pruning(family: type[PreTrainedModel], gone: Mapping[int, list[int]]) -> ty
         prune_heads(self, gone)
 
     return type(family.__name__, (family,), {"__init__": __init__, "__module__": family.__module__})
+
+
+def check_depth(config: PreTrainedConfig) -> None:
+    """Refuse more layers than any model has, which would be built one by one before a weight is missed.
+
+    Raises:
+        ValueError: There are so many.
+    """
+    layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise ValueError(f"{_CONFIG} says {layers} layers, at most {_MOST_LAYERS} are built")
 
 
 def reason_of(error: Exception) -> str:

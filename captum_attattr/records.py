@@ -104,7 +104,8 @@ def checked(kind: type[AnyRecord], content: Any) -> AnyRecord:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "it"
-        message = f"{place}: {first['msg']}, got {reprlib.repr(first['input'])}"
+        got = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"
+        message = f"{place}: {first['msg']}{got}"
     except RecursionError:
         message = "it is nested too deeply"
     raise ValueError(message)
