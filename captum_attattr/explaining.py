@@ -51,8 +51,8 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
             sentiment model. Of an encoder-decoder the encoder's attention is explained.
         tokenizer: The model's tokenizer; needed where ``model`` is a module.
         text_pair: Second text of a sentence pair, one for each text.
-        target: Label to explain, by number or name, one for all or one for each text; None for the predicted one, or for
-            the only output of a regression model.
+        target: Label to explain, by number or name, one for all or one for each text; None for the predicted one, or
+            a regression model's only output.
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
         path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is the
