@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from captum_attattr.moments import Moments
+from captum_attattr.digest import Digest, bytes_of
+from captum_attattr.files import only_here, writing
+from captum_attattr.moments import Moments, MomentsRecord
 from captum_attattr.processes import raise_together, rank_and_size
+from captum_attattr.records import Count, Sealed, seal, unseal
+
+FORMAT_VERSION = 1
 
 
 def model_fingerprint(model: nn.Module | Iterable[nn.Module]) -> dict[str, str]:
@@ -28,7 +33,7 @@ def model_fingerprint(model: nn.Module | Iterable[nn.Module]) -> dict[str, str]:
         words.update(_configuration(module).encode())
         for name, tensor in module.state_dict().items():
             words.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            weights.update(_bytes(tensor))
+            weights.update(bytes_of(tensor))
     return {"model's configuration": words.hexdigest()[:16], "model's weights": weights.hexdigest()[:16]}
 
 
@@ -40,39 +45,6 @@ def _configuration(module: nn.Module) -> str:
     return json.dumps({k: v for k, v in settings.items() if k not in left_out}, sort_keys=True, default=str)
 
 
-class Digest:
-    """A running hash of tensors and plain values."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, value: Any) -> None:
-        """Take in a tensor, a mapping or sequence of values, or anything with a stable ``repr``."""
-        if isinstance(value, Tensor):
-            self._hash.update(f"{tuple(value.shape)} {value.dtype}".encode() + _bytes(value))
-        elif isinstance(value, Mapping):
-            for name in value:
-                self.add(name)
-                self.add(value[name])
-        elif isinstance(value, (list, tuple)):
-            self._hash.update(f"{len(value)}:".encode())
-            for one in value:
-                self.add(one)
-        else:
-            self._hash.update(repr(value).encode())
-
-    def __str__(self) -> str:
-        """The hash of all that was taken in so far."""
-        return self._hash.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    if tensor.is_meta:  # weights that are kept on disk are not read for this
-        return b"meta"
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
-
-
 class Checkpoint:
     """How far a run over batches has come, kept in a file, one for each process; without a path it keeps nothing.
 
@@ -82,31 +54,54 @@ class Checkpoint:
         moments: What was gathered from them.
     """
 
-    def __init__(self, path: Path | None, settings: Mapping[str, Any], state: Mapping[str, Any] | None) -> None:
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], before: _State | None) -> None:
         self._path, self._settings = path, settings
-        self.batches: int = 0 if state is None else state["batches"]
-        self.examples: int = 0 if state is None else state["examples"]
-        self._digest: str = str(Digest()) if state is None else state["digest"]
-        found = None if state is None else state["moments"]
-        self.moments = None if found is None else Moments.from_state_dict(found)
+        self.batches: int = 0 if before is None else before.batches
+        self.examples: int = 0 if before is None else before.examples
+        self._digest: str = str(Digest()) if before is None else before.digest
+        found = None if before is None else before.moments
+        self.moments = None if found is None else Moments.from_state_dict(found.model_dump())
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Checkpoint:
-        """Go on from the file if it is there; every process must call it.
+    @contextmanager
+    def opened(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Iterator[Checkpoint]:
+        """Go on from the file if it is there, and keep it from other runs until the block ends; all must call it.
 
         Raises:
-            ValueError: On every process, if the file of any is damaged or of a run with other settings.
+            ValueError: On every process, if the file of any is damaged, of a run with other settings, or in use.
         """
         if path is None:
-            return cls(None, settings, None)
+            yield cls(None, settings, None)
+            return
         rank, _ = rank_and_size()
         own, state, error = Path(path) if rank == 0 else Path(f"{os.fspath(path)}.{rank}"), None, None
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(only_here(own))
+                state = cls._read(own, settings)
+            except ValueError as found:
+                error = str(found)
+            raise_together(error)
+            assert state is not None
+            yield state
+
+    @classmethod
+    def _read(cls, path: Path, settings: Mapping[str, Any]) -> Checkpoint:
+        """What is there, if its run had the same settings; a start where there is no file."""
         try:
-            state = _read(own, settings)
-        except ValueError as found:
-            error = str(found)
-        raise_together(error)
-        return cls(own, settings, state)
+            before = unseal(_State, path.read_bytes(), FORMAT_VERSION)
+            count = 0 if before.moments is None else before.moments.count
+            if not count <= before.examples or not before.batches <= before.examples:
+                raise ValueError(f"{count} of {before.examples} examples in {before.batches} batches cannot be")
+            state = cls(path, settings, before)
+        except (FileNotFoundError, NotADirectoryError):
+            return cls(path, settings, None)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew."
+            ) from error
+        check_settings(str(path), before.settings, settings)
+        return state
 
     def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
         """Make sure that the batches so far are those that were counted.
@@ -140,32 +135,24 @@ class Checkpoint:
         if self._path is None:
             return
         self.examples += count
-        gathered = None if moments is None else moments.state_dict()
-        state = {"settings": self._settings, "batches": batches, "examples": self.examples, "digest": str(digest)}
-        part = self._path.with_name(self._path.name + ".part")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with open(part, "w", encoding="utf-8") as file:
-                json.dump({**state, "moments": gathered}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, self._path)
-        except OSError as error:
-            raise ValueError(f"The state of the run cannot be written to {self._path}: {error}") from error
+        state = {
+            "version": FORMAT_VERSION,
+            "settings": self._settings,
+            "batches": batches,
+            "examples": self.examples,
+            "digest": str(digest),
+            "moments": None if moments is None else moments.state_dict(),
+        }
+        with writing("The state of the run", self._path) as part:
+            part.write_text(json.dumps(seal(state)), encoding="utf-8")
 
 
-def _read(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The state that is there, if its run had the same settings; None where there is no file."""
-    try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        before = dict(state["settings"])
-        _ = state["batches"] + state["examples"], state["digest"], state["moments"]
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew.") from error
-    check_settings(str(path), before, settings)
-    return state
+class _State(Sealed):
+    settings: dict[str, Any]
+    batches: Count
+    examples: Count
+    digest: str
+    moments: MomentsRecord | None
 
 
 def check_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

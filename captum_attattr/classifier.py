@@ -4,104 +4,39 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging
 
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
-from captum_attattr.demo import load_demo
-from captum_attattr.pruning_files import is_pruned, load_pruned
+from captum_attattr.model_loading import load_classifier
+from captum_attattr.model_output import Kind, output_of
 
-Output = Literal["probability", "logit"]
+__all__ = ["Asked", "Batch", "Classifier", "load_classifier"]
+
+Asked = Literal["probability", "logit"]
 
 # More tokens squared (pairs, in each head) than this in a batch take much memory and are no faster.
 _MOST_PAIRS = 2**18
 
 
-def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
-    """A sequence classification model in eval mode, float32, and its tokenizer.
-
-    Args:
-        name: A folder (of a pruned model, too), a name on the Hugging Face Hub, or None for the bundled model.
-        tokenizer: To be used in place of the model's own.
+def _labels(config: Any) -> list[str]:
+    """Names of the outputs, in their order.
 
     Raises:
-        ValueError: There is no such model, it has no trained classification head, or no tokenizer.
-
-    Example:
-        >>> from captum_attattr.classifier import load_classifier
-        >>> model, tokenizer = load_classifier()
-        >>> model.config.id2label[1]
-        'positive'
+        ValueError: They are not numbered from 0, without a gap.
     """
-    local = name is None or Path(name).is_dir()
-    with _quiet(progress=not local):
-        if name is None:
-            model, own_tokenizer = load_demo()
-            return model, own_tokenizer if tokenizer is None else tokenizer
-        _check_name(os.fspath(name))
-        try:
-            if local and is_pruned(name):
-                model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
-            else:
-                model, info = AutoModelForSequenceClassification.from_pretrained(
-                    name, dtype=torch.float32, output_loading_info=True
-                )
-                missing = info["missing_keys"]
-            tokenizer = AutoTokenizer.from_pretrained(name) if tokenizer is None else tokenizer
-        except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-            where = "this folder" if local else "a folder or the Hugging Face Hub"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason}"
-            ) from error
-    _check_loaded(os.fspath(name), missing, tokenizer)
-    return model.eval(), tokenizer
-
-
-def _check_name(name: str) -> None:
-    """Refuse what is meant as a folder and is none, before the Hub is asked for it."""
-    if not name.strip():
-        raise ValueError("The model's name is empty: give a folder or a name on the Hugging Face Hub.")
-    if Path(name).is_file():
-        raise ValueError(f"{name} is a file: give the folder that holds config.json, the weights and the tokenizer.")
-    if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
-        raise ValueError(f"There is no folder {name} to load a model from.")
-
-
-def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:
-    if missing:
-        some = ", ".join(sorted(missing)[:3])
+    names = dict(config.id2label)
+    if not names or sorted(names) != list(range(len(names))):
         raise ValueError(
-            f"{name!r} has no trained classification head ({some} missing): its predictions would be random. "
-            "Fine-tune it first, as tutorials/finetune_sst2.py does."
+            f"The model's labels (config.id2label) have the numbers {', '.join(map(str, names)) or 'none'}, outputs "
+            f"count from 0: which is which? Number them 0 to {max(len(names) - 1, 0)}, in their order."
         )
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        # What transformers makes of a folder without tokenizer files.
-        raise ValueError(f"{name!r} holds no tokenizer: save it there, too (tokenizer.save_pretrained), or give one.")
-
-
-@contextmanager
-def _quiet(*, progress: bool) -> Iterator[None]:
-    """Leave reports of loading out, and, where nothing is downloaded, progress bars."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    try:
-        logging.set_verbosity_error()
-        if not progress:
-            logging.disable_progress_bar()
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    return [str(names[number]) for number in range(len(names))]
 
 
 @dataclass(frozen=True)
@@ -124,14 +59,14 @@ class Classifier:
     Args:
         model: The model, a folder, a name on the Hub, or None for the bundled one.
         tokenizer: The model's tokenizer; loaded along with the model where that is a name.
-        output: "probability" or "logit"; a regression model's one output is always taken as it is.
+        output: "probability" or "logit"; a regression model's output is always taken as it is.
 
     Raises:
         TypeError: A model without a tokenizer, or no model.
         ValueError: Unknown output, or the model cannot be loaded.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, output: Output) -> None:
+    def __init__(self, model: Any, tokenizer: Any, output: Asked) -> None:
         if output not in ("probability", "logit"):
             raise ValueError(f"output {output!r} is unknown. Choose 'probability' or 'logit'.")
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
@@ -148,8 +83,8 @@ class Classifier:
         self.model: Any = model
         self.tokenizer = tokenizer
         self._config: Any = cast(Any, model).config
-        self.labels: list[str] = [str(self._config.id2label[i]) for i in range(self._config.num_labels)]
-        self.output: Output = "logit" if len(self.labels) == 1 else output
+        self.labels: list[str] = _labels(self._config)
+        self._explained = output_of(output, model).over(len(self.labels))
         self.input_names: list[str] = []
 
     def outputs(self, *inputs: Tensor) -> Tensor:
@@ -162,14 +97,16 @@ class Classifier:
                 "classification model. For others use SelfAttentionAttribution."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits if self.output == "logit" else self.probabilities(logits)
+        return self._explained.of(logits)
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Of each label; labels that do not exclude each other each have their own. Regression: the output itself."""
-        if len(self.labels) == 1:
-            return logits
-        several = getattr(self._config, "problem_type", None) == "multi_label_classification"
-        return logits.sigmoid() if several else logits.softmax(-1)
+    @property
+    def output(self) -> Kind:
+        """What F is: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
+        return self._explained.kind
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of each label, from what :meth:`outputs` gave. Regression: the output itself."""
+        return replace(self._explained, kind="probability").of(outputs) if self.output == "logit" else outputs
 
     def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
         """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attribution import PathName, SelfAttentionAttribution
-from captum_attattr.classifier import Batch, Classifier, Output
+from captum_attattr.classifier import Asked, Batch, Classifier
 from captum_attattr.explanation import Explanation
 from captum_attattr.masking import original_heads
+from captum_attattr.quadrature import check_steps
 
 Target = int | str | None
 
@@ -32,7 +33,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     *,
     text_pair: str | Sequence[str] | None = None,
     target: Target | Sequence[Target] = None,
-    output: Output = "probability",
+    output: Asked = "probability",
     layers: Sequence[int] | None = None,
     path: PathName = "layerwise",
     tolerance: float | None = 0.01,
@@ -50,7 +51,8 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
             sentiment model. Of an encoder-decoder the encoder's attention is explained.
         tokenizer: The model's tokenizer; needed where ``model`` is a module.
         text_pair: Second text of a sentence pair, one for each text.
-        target: Label to explain, by number or name, one for all or one for each text; None for the predicted one.
+        target: Label to explain, by number or name, one for all or one for each text; None for the predicted one, or
+            a regression model's only output.
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
         path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is the
@@ -94,9 +96,14 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
 def integration_options(
     tolerance: float | None, n_steps: int, method: str, attention_baseline: float | str | None = None
 ) -> dict[str, Any]:
-    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place."""
+    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place.
+
+    Raises:
+        ValueError, TypeError: Unknown rule, or a number of steps that it cannot have.
+    """
     if method != "gausslegendre":
         tolerance = None
+    check_steps(method, n_steps, fixed=tolerance is None)
     return {
         "tolerance": tolerance,
         "n_steps": n_steps,
@@ -143,6 +150,11 @@ class Explainer:
     ) -> Iterator[tuple[int, Explanation]]:
         """Explanations as they get ready, short texts first, each with the place of its text."""
         targets = [None if target is None else self.classifier.target(target) for target in request.targets]
+        if None in targets and self.classifier.output == "given" and len(self.classifier.labels) > 1:
+            raise ValueError(
+                f"The model gives {len(self.classifier.labels)} numbers (regression), none of which it predicts: say "
+                "which one to explain, target=..."
+            )
         batches = self.classifier.batches(request.texts, request.pairs, batch_size)
         with tqdm(total=len(targets), desc="Explaining", unit="text", disable=not show_progress) as bar:
             for batch in batches:
@@ -169,8 +181,7 @@ class Explainer:
         attention = attribution.attention_function(ids, tuple(rest)).attention
         reached: Any = attribution.convergence
         deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
-        is_probability = self.classifier.output == "probability"
-        probabilities = outputs if is_probability else self.classifier.probabilities(outputs)
+        probabilities = self.classifier.probabilities(outputs)
         return [
             {
                 "tokens": batch.tokens[row],

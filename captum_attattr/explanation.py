@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -10,14 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from captum_attattr import aggregation
-from captum_attattr.files import writing
-
-FORMAT_VERSION = 1
+from captum_attattr.explanation_files import TENSORS, read_explanation, write_explanation
 
 
 class TokenPair(NamedTuple):
@@ -86,6 +81,18 @@ class Explanation:
         return self.labels[int(self.probabilities.argmax())]
 
     @property
+    def output_name(self) -> str:
+        """What F is, in a word: "probability", "logit", or a regression model's "output"."""
+        kind = str(self.settings["output"])
+        return "output" if kind == "given" else kind
+
+    @property
+    def explained(self) -> str:
+        """What F is, in words, such as "probability of 'positive'"; a regression model's only output is "output"."""
+        alone = self.output_name == "output" and len(self.labels) == 1
+        return self.output_name if alone else f"{self.output_name} of {self.label!r}"
+
+    @property
     def token_names(self) -> list[str]:
         """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
         return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]
@@ -149,14 +156,10 @@ class Explanation:
         """Write it to one safetensors file, with the words in the file's metadata.
 
         Raises:
-            ValueError: The file cannot be written.
+            ValueError: The file cannot be written, or the fields do not fit together.
         """
-        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in _TENSORS}
-        words = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _TENSORS}
-        metadata = {"captum_attattr": json.dumps({"version": FORMAT_VERSION, **words})}
-        with writing("The explanation", path) as file:
-            save_file(tensors, file, metadata=metadata)
-        return file
+        words = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
+        return write_explanation(path, words, {name: getattr(self, name) for name in TENSORS})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
@@ -165,14 +168,7 @@ class Explanation:
         Raises:
             ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
         """
-        if not Path(path).is_file():
-            raise ValueError(f"There is no file {path} to read an explanation from.")
-        try:
-            with safe_open(path, framework="pt") as file:
-                words = _words(path, (file.metadata() or {}).get("captum_attattr"))
-                return cls(**words, **{name: file.get_tensor(name) for name in _TENSORS})
-        except (OSError, SafetensorError, LookupError, TypeError, AttributeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as a saved explanation, it may be damaged: {error}") from error
+        return cls(**read_explanation(path))
 
     def to_dict(self, k: int = 10, *, special: bool = True) -> dict[str, Any]:
         """The answer in plain types, for JSON: prediction, completeness, strongest pairs and heads."""
@@ -258,22 +254,6 @@ class Explanation:
             f"Explanation({self.text!r}, {self.label} {self.output:.3f}, "
             f"{len(self.layers)} layers x {self.attributions.shape[1]} heads x {len(self.tokens)} tokens)"
         )
-
-
-_TENSORS = ("probabilities", "attributions", "attention", "delta")
-
-
-def _words(path: str | os.PathLike[str], header: str | None) -> dict[str, Any]:
-    """The fields of a saved explanation that are no tensors."""
-    if header is None:
-        raise ValueError(f"{path} is not a saved explanation.")
-    words: dict[str, Any] = json.loads(header)
-    version = words.pop("version")
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {version}, this package reads up to {FORMAT_VERSION}: upgrade captum-attattr."
-        )
-    return words
 
 
 def _weights(shares: Tensor, attention: Tensor, kind: str) -> Tensor:

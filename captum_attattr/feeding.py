@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from captum_attattr.checkpoint import Digest
 from captum_attattr.classifier import Classifier
+from captum_attattr.digest import Digest
 from captum_attattr.examples import Example, label_numbers
+from captum_attattr.gold_labels import NO_LABEL
 
 LABELS = ("labels", "label")
 """Under which names a batch may hold its labels."""
@@ -130,10 +131,17 @@ def _of_items(data: Any, model: Any, batch_size: int) -> Feed:
             batch = {name: _stacked([item[name] for item in items], padding * (name == "input_ids")) for name in names}
             if "input_ids" in batch and "attention_mask" not in batch:
                 batch["attention_mask"] = _stacked([[1] * len(item["input_ids"]) for item in items], 0)
-            labels = [[int(item[name]) for item in items] for name in LABELS if name in items[0]]
+            labels = [_labels([item[name] for item in items]) for name in LABELS if name in items[0]]
             yield batch, labels[0] if labels else None
 
     return Feed(batches(), len(data))
+
+
+def _labels(values: Sequence[Any]) -> Any:
+    """One label an example as a list of numbers; several, or one a token, as rows filled up with "none"."""
+    if all(isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1 for value in values):
+        return _stacked(values, NO_LABEL)
+    return [value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value for value in values]
 
 
 def _names(item: Any, model: Any) -> list[str]:

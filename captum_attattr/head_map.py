@@ -125,4 +125,5 @@ def _title(importance: Importance | Tensor) -> str:
 def _unit(importance: Importance | Tensor) -> str:
     if not isinstance(importance, Importance):
         return ""
-    return _UNITS.get(importance.measure, str(importance.settings.get("output", "")))
+    kind = str(importance.settings.get("output", ""))
+    return _UNITS.get(importance.measure, "output" if kind == "given" else kind)

@@ -13,15 +13,29 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+<<<<<<< HEAD
 from captum_attattr.attention import UnsupportedModelError, attention_layers
 from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_fingerprint
 from captum_attattr.feeding import LABELS, feed
+=======
+from captum_attattr.attention import attention_layers
+from captum_attattr.checkpoint import Checkpoint, check_settings, model_fingerprint
+from captum_attattr.digest import Digest
+from captum_attattr.feeding import LABELS, Feed, feed
+>>>>>>> w-files
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
-from captum_attattr.moments import Moments, merge
-from captum_attattr.outputs import Examples, Seen, count_of, examples_of, output_of
+from captum_attattr.model_output import Kind, output_of
+from captum_attattr.moments import Moments, MomentsRecord, merge
+from captum_attattr.outputs import Examples, Seen, count_of, examples_of
 from captum_attattr.processes import check_agreement, gathered, rank_and_size
 from captum_attattr.ranking import Importance
+from captum_attattr.records import Record, checked
+
+
+class _State(Record):
+    settings: dict[str, Any]
+    moments: MomentsRecord | None
 
 
 class HeadImportance:
@@ -41,8 +55,12 @@ class HeadImportance:
             must be given.
         layers: Attention layers, all by default: the rows of the result.
         measure: Name of a measure, or a :class:`captum_attattr.measures.Measure`.
-        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns.
-        target: "gold", the label that each batch comes with, or "predicted".
+        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns. A
+            regression model's output is taken as it is, whatever is asked for.
+        target: "gold", the labels that each batch comes with, or "predicted". Where an example has several, F is the
+            mean over them: over the labels of a text (a row of 0 and 1, for models whose labels do not exclude each
+            other), or over the tokens that have one (a row of labels, -100 for none). For language models "next": the
+            label of a token is what the output of the token before it is to say.
 
     Raises:
         TypeError, ValueError: An argument is of the wrong kind, or unknown.
@@ -65,8 +83,8 @@ class HeadImportance:
         layers: Sequence[nn.Module] | None = None,
         measure: str | Measure = "attattr",
         *,
-        output: Literal["probability", "logit", "given"] | None = None,
-        target: Literal["gold", "predicted"] = "gold",
+        output: Kind | None = None,
+        target: Literal["gold", "next", "predicted"] = "gold",
     ) -> None:
         if not callable(model):
             raise TypeError(
@@ -74,12 +92,12 @@ class HeadImportance:
             )
         if not isinstance(model, nn.Module) and layers is None:
             raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
-        if target not in ("gold", "predicted"):
-            raise ValueError(f"Unknown target {target!r}. Choose 'gold' or 'predicted'.")
+        if target not in ("gold", "next", "predicted"):
+            raise ValueError(f"Unknown target {target!r}. Choose 'gold', 'next' or 'predicted'.")
         self.measure = measure_of(measure)
         self._model, self._config, self._target = model, getattr(model, "config", None), target
         self._layers = list(attention_layers(model) if layers is None else layers)
-        self._output = output_of(output, model)
+        self._asked = self._output = output_of(output, model)
         self._seen: Seen | None = None
         self._moments: Moments | None = None
 
@@ -91,8 +109,8 @@ class HeadImportance:
         Args:
             batch: What the model takes: a mapping (such as a tokenizer gives, with "labels" in it or not), a tensor, or
                 a tuple of tensors. Moved to the model's device.
-            target: The label of each example, or any target of Captum's if the model gives more than labels. Not needed
-                with ``target="predicted"``, nor for a model with one output.
+            target: The label of each example, its labels in a row, or any target of Captum's if the model gives more
+                than labels. Not needed with ``target="predicted"``, nor for a model with one output.
 
         Raises:
             ValueError: Labels are missing or not the model's, or the model drops out at random or gives NaN.
@@ -133,13 +151,19 @@ class HeadImportance:
                 processes that disagree.
         """
         self._check_first(checkpoint)
-        rank, size = rank_and_size()
+        _, size = rank_and_size()
         fed = feed(data, self._model, tokenizer, batch_size)
         facts = {} if checkpoint is None and size == 1 else self._facts()
         facts |= {"batch size": batch_size, "number of examples": fed.count, "data": fed.fingerprint}
         check_agreement(facts)
-        state = Checkpoint.open(checkpoint, {**facts, "number of processes": size})
-        self._moments = state.moments or self._moments
+        with Checkpoint.opened(checkpoint, {**facts, "number of processes": size}) as state:
+            self._go_through(fed, state, show_progress)
+        return self._computed()
+
+    def _go_through(self, fed: Feed, state: Checkpoint, show_progress: bool) -> None:
+        """Add what of the data the state does not hold yet, and say so there batch by batch."""
+        rank, size = rank_and_size()
+        self._moments = self._fitting(state.moments) or self._moments
         done, digest = state.batches, Digest()
         title = f"Heads by {self.measure.name}"
         disable = not show_progress or rank > 0
@@ -156,7 +180,6 @@ class HeadImportance:
                 bar.update(count_of(batch))
         state.check(batches, digest, ended=True)
         check_agreement({"data": str(digest)})
-        return self._computed()
 
     # The result
 
@@ -193,18 +216,22 @@ class HeadImportance:
         """Go on from what :meth:`state_dict` gave, in place of what was gathered here.
 
         Raises:
-            ValueError: It is of another model, or of other settings.
+            ValueError: It is of another model, or of other settings, or no such state.
         """
-        check_settings("The state", state["settings"], self._facts())
-        self._moments = None if state["moments"] is None else Moments.from_state_dict(state["moments"])
+        found = checked(_State, state)
+        check_settings("The state", found.settings, self._facts())
+        moments = None if found.moments is None else Moments.from_state_dict(found.moments.model_dump())
+        self._moments = self._fitting(moments)
 
     def _add(self, batch: Any, labels: Any, function: Callable[..., Any] | None) -> None:
         device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
         examples = examples_of(batch, function or self._model, device, self._layers, self._output)
         seen = self._seen = self._seen or Seen.of(examples)
-        count = len(examples.inputs[0])
-        target = None if self._target == "predicted" and seen.labels != 1 else seen.checked(labels, count)
-        scores = self._in_place(replace(examples, layers=seen.layers, labels=target))
+        self._output = self._asked.over(seen.shape[-1] if seen.shape else 1)
+        examples = replace(examples, layers=seen.layers, output=self._output)
+        if self._target != "predicted" or seen.labels == 1:
+            examples = replace(examples, labels=seen.checked(labels, examples, following=self._target == "next"))
+        scores = self._in_place(examples)
         self._moments = merge((self._moments, Moments.of(scores)))
 
     def _in_place(self, examples: Examples) -> Tensor:
@@ -228,6 +255,16 @@ class HeadImportance:
             grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)
         return grid
 
+    def _fitting(self, moments: Moments | None) -> Moments | None:
+        """What was gathered elsewhere, if it can be of these layers' heads."""
+        heads = max(HeadNumbers.of(layer).total for layer in self._layers)
+        if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
+            raise ValueError(
+                f"The state holds scores of {tuple(moments.mean.shape)} layers and heads, the model has "
+                f"{len(self._layers)} layers of {heads} heads."
+            )
+        return moments
+
     def _check_first(self, checkpoint: Any) -> None:
         if checkpoint is not None and self._moments is not None:
             raise ValueError("A run with a checkpoint must be the first: call reset() before, or make a new object.")
@@ -245,5 +282,6 @@ class HeadImportance:
         """What all processes, and a run that is resumed, must have the same of."""
         settings = self._settings()
         del settings["model"]  # the same model may lie in another place
+        settings["output"] = self._asked.kind  # what it turns out to be is known only once a batch was seen
         model = self._model if isinstance(self._model, nn.Module) else self._layers
         return {**model_fingerprint(model), "number of layers": len(self._layers), **settings}

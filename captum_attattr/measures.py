@@ -32,9 +32,11 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall, Handler, Result, intercept
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.forward import Forward
+from captum_attattr.gold_labels import GoldLabels
 from captum_attattr.masking import HeadNumbers
+from captum_attattr.model_output import Output
 from captum_attattr.module_calls import ModuleCalls, refuse_dropout
-from captum_attattr.outputs import Examples, Output
+from captum_attattr.outputs import Examples
 from captum_attattr.replay import Recording, Substitute
 
 # Rows that one run of the model takes when heads are masked one by one: more are no faster on a CPU.
@@ -100,8 +102,11 @@ class AttAttr(Measure):
 
     def _reduced(self, examples: Examples, target: Any) -> list[Tensor]:
         """Signed sum, sum of magnitudes or largest entry of each head's attribution."""
-        method = SelfAttentionAttribution(examples.outputs_of, examples.layers)
-        first, *rest = examples.inputs
+        function, inputs = examples.outputs_of, examples.inputs
+        if isinstance(target, GoldLabels):
+            (function, inputs), target = target.folded(function, inputs), None
+        method = SelfAttentionAttribution(function, examples.layers)
+        first, *rest = inputs
         scores: list[Tensor] = method.attribute(
             first,
             target=target,
@@ -150,7 +155,7 @@ class Taylor(Measure):
             forward = Forward(examples.outputs_of, examples.inputs)
             with _watched(examples.layers, watch):
                 outputs = forward()
-            score = forward.scores(outputs, examples.target(outputs.detach()))
+            score = _scores(forward, outputs, examples.target(outputs.detach()))
             if not score.requires_grad:
                 raise ValueError("The model's output does not depend on its attention: is it detached, or a class?")
             gradients = torch.autograd.grad(score.sum(), contexts, allow_unused=True)
@@ -187,7 +192,8 @@ class Ablation(Measure):
     """What is lost when one head is masked (its attention multiplied by 0) and all others stay.
 
     One pass for each head, from the head's layer on. "loss": growth of the negative logarithm of the target's
-    probability; "output": fall of F; "accuracy": fall of the share of right predictions. Positive where the head helps.
+    probability; "output": fall of F; "accuracy": fall of the share of right predictions (where labels do not exclude
+    each other, of those with a probability above 1/2). Positive where the head helps. A regression has "output" only.
 
     Args:
         loses: See above.
@@ -229,11 +235,10 @@ class Ablation(Measure):
     ) -> Tensor:
         """What a head may be good for, of each row; more is better."""
         if self.loses == "loss":
-            return forward.scores(output.log_probabilities(logits), target, rows)
+            return _scores(forward, output.log_probabilities(logits), target, rows)
         if self.loses == "output":
-            return forward.scores(output.of(logits), target, rows)
-        best = logits.amax(-1)
-        return (forward.scores(logits, target, rows) == best).to(logits.dtype)
+            return _scores(forward, output.of(logits), target, rows)
+        return _scores(forward, output.predicted(logits).to(logits.dtype), target, rows)
 
 
 @dataclass(frozen=True)
@@ -292,6 +297,13 @@ def _watched(layers: Sequence[nn.Module], handler: Handler) -> Iterator[None]:
 
     with ModuleCalls().following(), intercept(layers, checked):
         yield
+
+
+def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
+    """The target's of the values of each row, or their mean over the gold labels."""
+    if isinstance(target, GoldLabels):
+        values, target = target.of(values, rows), None
+    return forward.scores(values, target, rows)
 
 
 def _product(context: Tensor, gradient: Tensor | None) -> Tensor:

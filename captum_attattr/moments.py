@@ -12,10 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from captum_attattr.records import Record, Rows, checked, matrix, rows
+
+
+class MomentsRecord(Record):
+    """Moments in plain types."""
+
+    count: Annotated[int, Field(ge=1, le=2**53)]
+    mean: Rows
+    deviations: Rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,15 @@ class Moments:
         return cls(len(values), mean, (values - mean).square().sum(0))
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both parts together."""
+        """The moments of both parts together.
+
+        Raises:
+            ValueError: They are not of the same values.
+        """
+        if self.mean.shape != other.mean.shape:
+            raise ValueError(
+                f"Moments of {tuple(self.mean.shape)} values cannot be merged with those of {tuple(other.mean.shape)}."
+            )
         count = self.count + other.count
         apart = other.mean - self.mean
         mean = self.mean + apart * (other.count / count)
@@ -48,14 +67,25 @@ class Moments:
         return (self.deviations / (self.count - 1 if self.count > 1 else float("nan"))).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON: they are read back bit for bit."""
-        return {"count": self.count, "mean": self.mean.tolist(), "deviations": self.deviations.tolist()}
+        """Plain numbers, for JSON: they are read back bit for bit. Of a matrix of values; None stands for NaN."""
+        return {"count": self.count, "mean": rows(self.mean), "deviations": rows(self.deviations)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Moments:
-        """What :meth:`state_dict` gave."""
-        mean, deviations = (torch.tensor(state[name], dtype=torch.float64) for name in ("mean", "deviations"))
-        return cls(int(state["count"]), mean, deviations)
+        """What :meth:`state_dict` gave.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        found = checked(MomentsRecord, state)
+        mean, deviations = matrix(found.mean), matrix(found.deviations)
+        if (
+            mean.shape != deviations.shape
+            or not torch.equal(mean.isnan(), deviations.isnan())
+            or (deviations < 0).any()
+        ):
+            raise ValueError("the deviations are not those of the means")
+        return cls(found.count, mean, deviations)
 
 
 def merge(parts: Iterable[Moments | None]) -> Moments | None:

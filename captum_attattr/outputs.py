@@ -1,49 +1,18 @@
-"""What of a model's output is explained, on a batch in whatever form it comes."""
+"""A batch in whatever form it comes, as examples on which heads are measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from captum_attattr.attention import AttentionCall, Result, intercept
-
-
-@dataclass(frozen=True)
-class Output:
-    """What F is, for a model that gives logits.
-
-    Args:
-        kind: "probability" or "logit" of a label; "given": what the forward function returns, whatever it is.
-        several: Whether an example may have several labels, so that each has a probability of its own.
-    """
-
-    kind: Literal["probability", "logit", "given"]
-    several: bool = False
-
-    def of(self, logits: Tensor) -> Tensor:
-        """F of each label, (B, labels)."""
-        if self.kind != "probability":
-            return logits
-        return logits.sigmoid() if self.several else logits.softmax(-1)
-
-    def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Of each label, (B, labels).
-
-        Raises:
-            ValueError: Whether these are logits is not known, or there are no labels to choose from.
-        """
-        if self.kind == "given" or logits.shape[-1] == 1:
-            raise ValueError(
-                "A loss needs logits of several labels. For a forward function that returns logits say so with "
-                "output='probability' or 'logit'; otherwise take the measure 'ablation_output'."
-            )
-        return F.logsigmoid(logits) if self.several else logits.log_softmax(-1)
+from captum_attattr.gold_labels import GoldLabels, rows_of
+from captum_attattr.model_output import Output
 
 
 @dataclass(frozen=True)
@@ -57,7 +26,7 @@ class Examples:
     """The attention layers, in the order of their calls; one that is called n times is there n times."""
     output: Output
     labels: Any = None
-    """Which output is F, in any of Captum's forms of a target; None for the predicted one."""
+    """Which output is F, in any of Captum's forms of a target, or several of them; None for the predicted one."""
 
     def logits_of(self, *inputs: Tensor) -> Tensor:
         """In float32 at least."""
@@ -75,8 +44,17 @@ class Examples:
         """Which output of each example is F."""
         if self.labels is not None:
             return self.labels
+        if outputs.dim() < 2:
+            return None  # one number an example
+        if self.output.regression and outputs.shape[-1] > 1:
+            raise ValueError(
+                "A regression model predicts none of its outputs: give labels, the number of the one to take."
+            )
         if outputs.dim() != 2:
-            raise ValueError(f"There is no predicted label in outputs of shape {tuple(outputs.shape)}: give targets.")
+            raise ValueError(
+                f"There is no predicted label in outputs of shape {tuple(outputs.shape)}: give targets (place, label), "
+                "or labels of tokens with HeadImportance(..., target='gold' or 'next')."
+            )
         return outputs.argmax(-1)
 
 
@@ -86,8 +64,8 @@ class Seen:
 
     layers: list[nn.Module]
     """In the order of their calls, one that is called n times n times."""
-    labels: int | None
-    """How many outputs an example has, where they are in one row."""
+    shape: tuple[int, ...]
+    """Of an example's output."""
 
     @classmethod
     def of(cls, examples: Examples) -> Seen:
@@ -107,22 +85,42 @@ class Seen:
                 f"The model never reaches the attention of {len(missing)} of the {len(examples.layers)} layers "
                 f"({type(missing[0]).__name__}): leave them out, layers=[...]."
             )
-        return cls(layers, outputs.shape[1] if outputs.dim() == 2 else None)
+        return cls(layers, tuple(outputs.shape[1:]))
 
-    def checked(self, labels: Any, count: int) -> Any:
-        """Which output of each of so many examples is F.
+    @property
+    def labels(self) -> int | None:
+        """How many outputs an example has, where they are in one row."""
+        return None if len(self.shape) > 1 else self.shape[0] if self.shape else 1
+
+    def checked(self, labels: Any, examples: Examples, *, following: bool = False) -> Any:
+        """Which output of each example is F, or which of them.
+
+        Args:
+            labels: As they came with the batch.
+            examples: The batch.
+            following: Whether they are labels of tokens, and each what the output of the place before it is to say.
 
         Raises:
             ValueError: Labels are missing, or not the model's.
         """
         if self.labels == 1:
-            return 0
+            return 0 if self.shape else None
         if labels is None:
             raise ValueError("The batch has no labels: give them, or HeadImportance(..., target='predicted').")
+        rows = rows_of(labels)
+        if rows is not None or following:
+            return GoldLabels.given(
+                rows, self.shape, examples.inputs[0], several=examples.output.several, following=following
+            )
         if self.labels is None:
             return labels  # not one number for each label: any of Captum's forms of a target
-        numbers = labels.tolist() if isinstance(labels, Tensor) else labels
-        numbers = [numbers] * count if isinstance(numbers, int) else list(numbers)
+        return self._numbers(labels, len(examples.inputs[0]))
+
+    def _numbers(self, labels: Any, count: int) -> list[int]:
+        """One label an example."""
+        assert self.labels is not None
+        numbers = labels.tolist() if hasattr(labels, "tolist") else labels
+        numbers = list(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else [numbers] * count
         if len(numbers) != count:
             raise ValueError(f"Got {len(numbers)} labels for {count} examples: give one each.")
         for place, number in enumerate(numbers):
@@ -160,13 +158,3 @@ def count_of(batch: Any) -> int:
     """How many examples a batch holds."""
     values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else [batch]
     return next((len(value) for value in values if isinstance(value, Tensor)), 0)
-
-
-def output_of(kind: Any, model: Any) -> Output:
-    """What F is: unless said otherwise, the probability for a model, and what it returns for a function."""
-    config = getattr(model, "config", None)
-    if kind not in (None, "probability", "logit", "given"):
-        raise ValueError(f"Unknown output {kind!r}. Choose 'probability', 'logit' or 'given'.")
-    if kind is None:
-        kind = "probability" if isinstance(model, nn.Module) else "given"
-    return Output(kind, getattr(config, "problem_type", None) == "multi_label_classification")

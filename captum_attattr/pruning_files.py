@@ -6,20 +6,24 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
+from pydantic import Field
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from captum_attattr.attention import attention_layers
+from captum_attattr.files import filling
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.pruning import RECORD, prune_heads, record
+from captum_attattr.records import Record, checked, parsed
 
 # As its attention implementation this stops whoever builds the model, while its tokenizer can still be loaded.
 _POINTER = "heads were cut out, load it with captum_attattr.load_pruned(folder)"
 _CONFIG = "config.json"
+_MOST_LAYERS = 10_000
+# Whatever weights a folder held before: of a model in several files, or pickled, transformers might take those.
+_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
 def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenizer: Any = None) -> None:
@@ -29,6 +33,9 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
     configuration also says which heads are gone and, where some are, lets a plain ``from_pretrained``, which cannot
     build such a model, fail with a message that names ``load_pruned``.
 
+    It is written aside and put in place at the end: whenever the process ends, the folder holds the old model, the new
+    one, or none.
+
     Args:
         model: A model of transformers, pruned by :func:`prune_heads`. One that lost no head is written as usual.
         folder: Is made if it does not exist.
@@ -36,7 +43,7 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
 
     Raises:
         TypeError: ``model`` is no model of transformers, or the tokenizer cannot be saved.
-        ValueError: ``folder`` is a file.
+        ValueError: ``folder`` is a file, or cannot be written.
 
     Example:
         >>> import tempfile
@@ -56,15 +63,16 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
         raise TypeError(f"tokenizer must be a tokenizer or processor of transformers, got {type(tokenizer).__name__}.")
     if Path(folder).is_file():
         raise ValueError(f"{os.fspath(folder)} is a file: give a folder.")
-    model.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
-    path = Path(folder) / _CONFIG
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    settings[RECORD] = record(HeadNumbers.of(layer) for layer in attention_layers(model))
-    if settings[RECORD]:
-        settings["attn_implementation"] = _POINTER
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with filling("The pruned model", folder, _CONFIG, _WEIGHTS) as part:
+        model.save_pretrained(part)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(part)
+        path = part / _CONFIG
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings[RECORD] = record(HeadNumbers.of(layer) for layer in attention_layers(model))
+        if settings[RECORD]:
+            settings["attn_implementation"] = _POINTER
+        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def is_pruned(folder: str | os.PathLike[str]) -> bool:
@@ -99,10 +107,16 @@ def load_pruned(
     family = model_class or _class_of(config, name)
     try:
         model, info = _pruning(family, gone).from_pretrained(
-            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **options
+            folder,
+            config=config,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **{"trust_remote_code": False, "use_safetensors": True, **options},
         )
-    except (OSError, ValueError, TypeError, KeyError, IndexError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"The pruned model in {name} could not be loaded: {_reason(error)}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a foreign library at foreign data: whatever it stumbles over, they are not sound
+        raise ValueError(f"The pruned model in {name} could not be loaded: {reason_of(error)}") from error
     wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if any(wrong.values()):
         found = "; ".join(f"{key.replace('_', ' ')}: {', '.join(names[:3])}" for key, names in wrong.items() if names)
@@ -119,20 +133,25 @@ def _configuration(folder: str | os.PathLike[str]) -> tuple[PreTrainedConfig, di
     if not path.is_file():
         raise ValueError(f"There is no pruned model in {os.fspath(folder)}: no {_CONFIG} there.")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        gone = settings[RECORD] if isinstance(settings, dict) and RECORD in settings else None
-        if gone is None:
+        settings = parsed(path.read_bytes())
+        if settings.get(RECORD) is None:
             raise ValueError("it names no heads that were cut out; load the model with from_pretrained")
+        gone = checked(_Gone, {"heads": settings[RECORD]}).heads
         settings.pop("attn_implementation", None)
-        gone = {int(layer): [int(head) for head in heads] for layer, heads in gone.items()}
         config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
-    except (ValueError, TypeError, AttributeError, KeyError, StrictDataclassError) as error:
-        raise ValueError(f"{path} is not the configuration of a pruned model: {_reason(error)}") from error
-    return config, gone
+        check_depth(config)
+        return config, {int(layer): heads for layer, heads in gone.items()}
+    except Exception as error:  # as above
+        raise ValueError(f"{path} is not the configuration of a pruned model: {reason_of(error)}") from error
+
+
+class _Gone(Record):
+    heads: dict[Annotated[str, Field(pattern="^[0-9]{1,6}$")], list[int]]
 
 
 def _class_of(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
-    architecture = (config.architectures or [""])[0]
+    named = config.architectures
+    architecture = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
     found = getattr(transformers, architecture, None) if architecture else None
     if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
         raise ValueError(
@@ -152,5 +171,18 @@ def _pruning(family: type[PreTrainedModel], gone: Mapping[int, list[int]]) -> ty
     return type(family.__name__, (family,), {"__init__": __init__, "__module__": family.__module__})
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+def check_depth(config: PreTrainedConfig) -> None:
+    """Refuse more layers than any model has, which would be built one by one before a weight is missed.
+
+    Raises:
+        ValueError: There are so many.
+    """
+    layers = getattr(config, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > _MOST_LAYERS:
+        raise ValueError(f"{_CONFIG} says {layers} layers, at most {_MOST_LAYERS} are built")
+
+
+def reason_of(error: Exception) -> str:
+    """What went wrong, in a line."""
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    return reason if isinstance(error, (ValueError, OSError)) and reason else f"{type(error).__name__}: {reason}"

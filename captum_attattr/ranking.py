@@ -7,12 +7,14 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from captum_attattr.files import writing
+from captum_attattr.records import Count, Rows, Sealed, matrix, rows, seal, unseal
 
 FORMAT_VERSION = 1
 
@@ -126,9 +128,9 @@ class Importance:
             "version": FORMAT_VERSION,
             "measure": self.measure,
             "examples": self.examples,
-            "scores": _plain(self.scores),
-            "standard_deviation": _plain(self.standard_deviation),
-            "standard_error": _plain(self.standard_error),
+            "scores": rows(self.scores),
+            "standard_deviation": rows(self.standard_deviation),
+            "standard_error": rows(self.standard_error),
             "ranking": [[head.layer, head.head] for head in self.ranking()],
             "settings": self.settings,
         }
@@ -140,10 +142,8 @@ class Importance:
             ValueError: The file cannot be written.
         """
         with writing("The importance", path) as file:
-            part = file.with_name(file.name + ".part")
-            part.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-            part.replace(file)
-        return file
+            file.write_text(json.dumps(seal(self.to_dict()), indent=2) + "\n", encoding="utf-8")
+        return Path(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Importance:
@@ -153,17 +153,15 @@ class Importance:
             ValueError: There is no such file, it is damaged, no importance, or of a newer version.
         """
         try:
-            found = json.loads(Path(path).read_text(encoding="utf-8"))
-            if found["version"] > FORMAT_VERSION:
-                raise ValueError(f"it has format version {found['version']}, this package reads {FORMAT_VERSION}")
-            scores, spread = (_tensor(found[name]) for name in ("scores", "standard_deviation"))
-            if scores.dim() != 2 or spread.shape != scores.shape:
-                raise ValueError("its scores are not (layers, heads)")
-            return cls(scores, spread, int(found["examples"]), str(found["measure"]), dict(found["settings"]))
+            found = unseal(_Saved, Path(path).read_text(encoding="utf-8"), FORMAT_VERSION)
+            scores, spread = matrix(found.scores), matrix(found.standard_deviation)
+            if spread.shape != scores.shape or bool((spread < 0).any()):
+                raise ValueError("its standard deviations are not those of its scores")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
-        except (ValueError, LookupError, TypeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path} is no saved importance of heads, or damaged: {error}") from error
+        return cls(scores, spread, found.examples, found.measure, found.settings)
 
     def __repr__(self) -> str:
         """Short: the measure and the sizes."""
@@ -175,9 +173,11 @@ class Importance:
         return torch.where(norms > 0, norms, 1)
 
 
-def _plain(values: Tensor) -> list[list[float | None]]:
-    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
-
-
-def _tensor(rows: list[list[float | None]]) -> Tensor:
-    return torch.tensor([[math.nan if value is None else value for value in row] for row in rows], dtype=torch.float64)
+class _Saved(Sealed):
+    measure: str
+    examples: Annotated[int, Field(ge=1, le=2**53)]
+    scores: Rows
+    standard_deviation: Rows
+    standard_error: Rows
+    ranking: list[list[Count]]
+    settings: dict[str, Any]

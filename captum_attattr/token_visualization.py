@@ -178,7 +178,7 @@ def visualize_token_pairs(
     figure, axes = new_figure((side, side), use_pyplot) if plt_fig_axis is None else plt_fig_axis
     inches = side if plt_fig_axis is None else float(axes.get_window_extent().width) / figure.dpi
     bar = signed_map(part, axes, inches)
-    unit = f"share, {explanation.settings['output']}" if normalize is None else f"share / {_SIZES[normalize]}"
+    unit = f"share, {explanation.output_name}" if normalize is None else f"share / {_SIZES[normalize]}"
     bar.set_label(unit, fontsize=8)
     tokens = np.array(explanation.tokens, dtype=object)
     name_rows_and_columns(axes, tokens[rows], tokens[columns], letters(inches, len(rows)))
@@ -242,11 +242,10 @@ def _pairs(explanation: Explanation, layer: int | None, head: int | None, normal
 
 
 def _title(explanation: Explanation, layer: int | None, head: int | None, scores: np.ndarray, part: np.ndarray) -> str:
-    output = f"{explanation.settings['output']} of {explanation.label!r}"
     where = "summed over layers and heads" if layer is None else f"layer {layer}, "
     if layer is not None:
         where += "summed over heads" if head is None else f"head {head}"
-    title = f"Share of each token pair in the {output}, {where}"
+    title = f"Share of each token pair in the {explanation.explained}, {where}"
     if part.size == scores.size:
         return title
     kept = np.abs(part).sum() / (np.abs(scores).sum() or 1)

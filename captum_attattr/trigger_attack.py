@@ -171,8 +171,8 @@ def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> 
         raise ValueError("examples is an empty list: give at least one.")
     if len({example.text_pair is None for example in checked}) > 1:
         raise ValueError("Some examples have a second text and some have none: give single texts or pairs.")
-    if len(classifier.labels) < 2:
-        raise ValueError("The model has one output (regression): triggers need a model with at least two classes.")
+    if classifier.output == "given" or len(classifier.labels) < 2:
+        raise ValueError("The model has one label, or none (regression): triggers need at least two classes.")
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
     return checked

@@ -8,7 +8,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import overload
+from typing import Annotated, overload
+
+from pydantic import Field
+
+from captum_attattr.files import writing
+from captum_attattr.records import Count, Record, Sealed, seal, unseal
 
 FORMAT_VERSION = 1
 
@@ -68,6 +73,35 @@ class Trigger:
         return float(sum(self.shares))
 
 
+class TriggerRecord(Record):
+    """A trigger in a file."""
+
+    words: list[str]
+    positions: list[float]
+    parts: list[int]
+    label: str
+    pairs: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    shares: list[float]
+    layer: Count | None
+    head: Count | None
+    source: str | None
+    source_pair: str | None
+
+    def made(self) -> Trigger:
+        """The trigger.
+
+        Raises:
+            ValueError: Its parts do not fit together.
+        """
+        if len(self.shares) != len(self.pairs):
+            raise ValueError(f"{len(self.pairs)} pairs have {len(self.shares)} shares")
+        return Trigger(**self.model_dump())
+
+
+class _Saved(Sealed):
+    triggers: list[TriggerRecord]
+
+
 @overload
 def apply_trigger(text: str, trigger: Trigger, text_pair: None = ...) -> str: ...
 @overload
@@ -107,14 +141,10 @@ def save_triggers(triggers: Sequence[Trigger], path: str | os.PathLike[str]) -> 
     Raises:
         ValueError: The file cannot be written.
     """
-    path = Path(path)
-    content = {"version": FORMAT_VERSION, "triggers": [asdict(trigger) for trigger in triggers]}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ValueError(f"The triggers cannot be written to {path}: {error}") from error
-    return path
+    content = seal({"version": FORMAT_VERSION, "triggers": [asdict(trigger) for trigger in triggers]})
+    with writing("The triggers", path) as file:
+        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return Path(path)
 
 
 def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
@@ -124,11 +154,9 @@ def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
         ValueError: There is no such file, it is damaged, holds no triggers, or is of a newer version.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if content["version"] > FORMAT_VERSION:
-            raise ValueError(f"format version {content['version']}, newer than this package: upgrade captum-attattr.")
-        return [Trigger(**trigger) for trigger in content["triggers"]]
-    except (OSError, ValueError, TypeError, LookupError) as error:
+        found = unseal(_Saved, Path(path).read_bytes(), FORMAT_VERSION)
+        return [trigger.made() for trigger in found.triggers]
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as saved triggers: {error}") from error
 
 

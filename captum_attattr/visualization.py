@@ -100,7 +100,7 @@ def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes
     axes.barh(range(len(pairs)), scores, color=[FOR if score > 0 else AGAINST for score in scores])
     axes.set_yticks(range(len(pairs)), names, fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(f"share, {explanation.settings['output']}", fontsize=8)
+    axes.set_xlabel(f"share, {explanation.output_name}", fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_ylim(max(len(pairs), 4) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -132,5 +132,4 @@ def _title(explanation: Explanation, width: int) -> str:
     text = explanation.text if explanation.text_pair is None else f"{explanation.text} | {explanation.text_pair}"
     text = " ".join(text.split())
     text = text if len(text) <= width else text[: width - 3] + "..."
-    what = f"{explanation.settings['output']} of {explanation.label!r}: {explanation.output:.3f}"
-    return f"{text}\n{what} (purple speaks for it, orange against it)"
+    return f"{text}\n{explanation.explained}: {explanation.output:.3f} (purple speaks for it, orange against it)"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import tried
 
 # The models are tiny: a second thread costs more than it gives, above all beside other work.
 THREADS = os.environ.get("CAPTUM_ATTATTR_TEST_THREADS", "1")
@@ -29,3 +30,19 @@ def run_benchmark(load, monkeypatch, tmp_path):
         load(script).main()
 
     return main
+
+
+def pytest_sessionfinish(session):
+    """A worker's counts go to the process that reports."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["tried"] = tried.so_far()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    tried.add(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if tried.told():
+        terminalreporter.write_line(tried.told())

@@ -6,6 +6,7 @@ import pytest
 import torch
 from oracles import clean_attention, direct_attribution
 from tiny_models import FAMILIES, case
+from tried import configuration
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.quadrature import METHODS, quadrature
@@ -21,6 +22,7 @@ def fast(c, layers, path="layerwise", **options):
 
 
 def slow(c, layers, baselines=None, n_steps=20, method="gausslegendre", target=1):
+    configuration(c.model.config.model_type, len(layers), method, baselines is None)
     nodes, weights = quadrature(method, n_steps)
     forward = lambda: c.forward(c.inputs, c.mask)[:, target]
     return direct_attribution(c.model, forward, layers, baselines, c.padding, nodes, weights)

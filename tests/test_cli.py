@@ -291,6 +291,10 @@ BAD = {
     "unknown label": (["a film", "--target", "angry"], r"'angry' is not a label of the model.*0 \(sad\), 1 \(so-so\)"),
     "label too large": (["a film", "--target", "3"], "target 3 is not a label of the model"),
     "no steps": (["a film", "--steps", "0"], "n_steps of at least 1, got 0"),
+    "steps without end": (
+        ["a film", "--steps", "100000000", "--method", "riemann_middle"],
+        "riemann_middle takes n_steps of at most 1000000, got 100000000",
+    ),
     "steps in words": (["a film", "--steps", "few"], "argument --steps: invalid int value: 'few'"),
     "one Riemann step": (["a film", "--steps", "1", "--method", "riemann_left"], "n_steps of at least 2, got 1"),
     "unknown rule": (["a film", "--method", "simpson"], "argument --method: invalid choice: 'simpson'"),
@@ -324,7 +328,9 @@ def test_a_disk_that_is_full_is_no_traceback(run, model, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     code, out, err = run("a film", "--model", model)
     assert (code, out) == (2, "")
-    assert err == "captum-attattr: error: [Errno 28] No space left on device\n"
+    where = "The picture cannot be written to explanations/001-a-film.png"
+    assert err == f"captum-attattr: error: {where}: [Errno 28] No space left on device\n"
+    assert [file.suffix for file in Path("explanations").iterdir()] == [".safetensors"]
 
 
 def test_an_interrupt_is_exit_code_130(run, model, monkeypatch):

@@ -20,6 +20,7 @@ from tiny_classifiers import demo as load
 from captum_attattr import demo
 from captum_attattr.classifier import load_classifier
 from captum_attattr.cli import main
+from captum_attattr.files import only_here
 from captum_attattr.importance import HeadImportance
 from captum_attattr.masking import mask_heads, remaining_heads
 from captum_attattr.ranking import Importance
@@ -233,6 +234,43 @@ def test_a_run_with_other_settings_is_not_taken_up(run, killed, more, message):
     assert "is of a run with other settings" in err
     assert message in err
     assert Path("cut/heads.state.json").read_bytes() == before
+
+
+def test_a_state_that_another_process_writes_is_left_alone(run, model):
+    with only_here("heads/heads.state.json"):
+        code, out, err = heads(run, model)
+    assert (code, out) == (2, "")
+    assert "heads/heads.state.json is in use by another process" in err
+    assert not Path("heads/heads.json").exists()
+
+
+@pytest.fixture
+def regression():
+    """A tiny regression model in a folder, and texts with numbers."""
+    for part in bert(num_labels=1):
+        part.save_pretrained("one")
+    Path("texts.tsv").write_text("sentence\tlabel\na film\t0.5\nhow unwatchable\t-2.25\n")
+    return "one"
+
+
+def test_heads_of_a_regression_model(run, regression):
+    code, out, err = heads(run, regression)
+    assert (code, err) == (0, "")
+    assert out.startswith("importance of heads by attattr, the model's output, mean over 2 examples\n")
+    found = Importance.load("heads/heads.json")
+    assert found.settings["output"] == "given"
+    assert found.scores.max() > 1e-3
+    code, _, err = heads(run, regression, "--measure", "ablation_accuracy")
+    assert code == 2
+    assert "take the measure 'ablation_output'" in err
+
+
+def test_a_regression_model_has_no_accuracy_before_and_after(run, regression):
+    heads(run, regression)
+    code, _, err = prune(run, regression, "--keep", "0.5", "--data", "texts.tsv")
+    assert code == 2
+    assert "has one label, or none (regression), and so no accuracy: leave --data out" in err
+    assert prune(run, regression, "--keep", "0.5")[0] == 0
 
 
 # prune

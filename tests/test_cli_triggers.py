@@ -17,6 +17,7 @@ import captum_attattr.cli.triggers as command
 from captum_attattr.cli import main
 from captum_attattr.demo import REVIEWS
 from captum_attattr.examples import read_examples
+from captum_attattr.files import only_here
 from captum_attattr.triggers import attack, extract_triggers, load_triggers
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "triggers.py"
@@ -155,6 +156,14 @@ def test_a_damaged_journal_is_named(run):
     code, _, err = run("--data", "reviews.tsv")
     assert code == 2
     assert "triggers/patterns.jsonl is damaged: remove it, or give another --output" in err
+
+
+def test_a_journal_that_another_process_writes_is_left_alone(run):
+    with only_here("triggers/patterns.jsonl"):
+        code, out, err = run("--data", "reviews.tsv")
+    assert (code, out) == (2, "")
+    assert "triggers/patterns.jsonl is in use by another process: wait until it is done" in err
+    assert not Path("triggers/patterns.jsonl").exists()
 
 
 def test_pairs_of_texts(run):

@@ -165,7 +165,7 @@ def test_a_regression_model_s_output_is_taken_as_it_is():
     model, tokenizer = bert(num_labels=1)
     explanation = explain(TEXT, model, tokenizer)
     assert explanation.output == pytest.approx(float(outputs(model, tokenizer, TEXT)[0]), rel=1e-5)
-    assert explanation.settings["output"] == "logit"
+    assert explanation.settings["output"] == "given"
     torch.testing.assert_close(explanation.output - explanation.baseline_output, explanation.layer_scores())
 
 

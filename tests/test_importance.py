@@ -212,7 +212,7 @@ def test_a_regression_model_needs_no_labels():
     found.update({"input_ids": torch.arange(5, 17).view(2, 6)})
     assert found.compute().scores.shape == (3, 4)
     ablation = HeadImportance(model, measure="ablation")
-    with pytest.raises(ValueError, match="loss needs logits of several labels"):
+    with pytest.raises(ValueError, match="loss needs logits of labels"):
         ablation.update({"input_ids": torch.arange(5, 17).view(2, 6)})
 
 

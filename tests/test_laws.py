@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from agreement import assert_agree
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, case
+from tried import configuration
 
 from captum_attattr import (
     AttentionFunction,
@@ -20,7 +23,7 @@ from captum_attattr import (
     token_scores,
 )
 from captum_attattr.demo import load_demo, load_reviews
-from captum_attattr.quadrature import METHODS, quadrature
+from captum_attattr.quadrature import METHODS, check_steps, quadrature
 
 BY_NAME = {family.name: family for family in FAMILIES}
 BERT, GPT2, LLAMA = BY_NAME["bert"], BY_NAME["gpt2"], BY_NAME["llama"]
@@ -36,6 +39,8 @@ a_few = settings(max_examples=4, **quick)
 
 def attribute(forward, layers, inputs, *args, path="layerwise", **options):
     options = {"target": 1, "n_steps": 4, **options}
+    some = layers if isinstance(layers, list) else [layers]
+    configuration(some[0].config.model_type, len(some), tuple(inputs.shape), int(inputs.sum()), path, sorted(options))
     return SelfAttentionAttribution(forward, layers, path=path).attribute(
         inputs, additional_forward_args=args, **options
     )
@@ -91,6 +96,19 @@ def test_a_rule_converges_at_its_order(method):
     else:
         ratio = 2 if method in ("riemann_left", "riemann_right") else 4
         assert error(50) / error(100) == pytest.approx(ratio, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("method", "most"), [("gausslegendre", 1000), ("riemann_left", 10**6), ("riemann_middle", 10**6)]
+)
+@pytest.mark.parametrize("beyond", [1, 10**6, 10**12])
+def test_more_nodes_than_a_rule_can_be_made_of_cost_no_memory(method, most, beyond):
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=f"{method} takes n_steps of at most {most}, got {most + beyond}.*a tolerance"):
+        quadrature(method, most + beyond)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    check_steps(method, most + beyond, fixed=False)  # as a bound it may be anything
 
 
 # Attention and output

@@ -192,7 +192,7 @@ def test_tampered_configurations(changes, message, saved_classifier, tmp_path):
         ("config.json", None, "There is no pruned model in .*: no config.json"),
         ("config.json", b"", "not the configuration of a pruned model"),
         ("config.json", b'{"model_type": "bert", "captum', "not the configuration of a pruned model"),
-        ("config.json", b"[]", "names no heads"),
+        ("config.json", b"[]", "not the configuration of a pruned model.*a list, not a mapping"),
         ("config.json", b"\xff\xfe", "not the configuration of a pruned model"),
         ("model.safetensors", None, "could not be loaded: .*model.safetensors"),
         ("model.safetensors", b"", "could not be loaded"),

@@ -252,6 +252,7 @@ def test_text_in_the_card_stays_text(hostile):
 def test_the_card_of_a_regression_model_and_of_nothing_at_all():
     explanation = made(3, scale=0.0)
     alone = replace(explanation, labels=["LABEL_0"], probabilities=torch.tensor([0.7]), target=0, output=0.7)
+    alone = replace(alone, settings={**alone.settings, "output": "given"})
     assert "<b>0.7000</b>" in card(alone)
     assert "Strongest pairs" not in card(explanation)
 

@@ -221,7 +221,8 @@ def test_the_page_says_that_layerwise_shares_do_not_add_up(tab, explanation, pat
 
 
 def test_several_sentences_each_with_its_own_answer(tab, explanation):
-    others = [made(4), replace(made(3), labels=["LABEL_0"], probabilities=torch.tensor([0.5]), target=0)]
+    others = [made(4), replace(made(3), labels=["LABEL_0"], probabilities=torch.tensor([0.75]), target=0)]
+    others.insert(1, replace(others[1], settings={**others[1].settings, "output": "given"}))
     page = tab(explanation, *others)
     click(page, "heads", 0, 0)
     page.click("#after")
@@ -230,7 +231,10 @@ def test_several_sentences_each_with_its_own_answer(tab, explanation):
     page.select_option("#sentence", "2")
     ready(page)
     assert_shows(page, others[1])
-    assert "the model\u2019s output, 0.75" in page.inner_text("#answer")
+    assert page.inner_text("#answer") == "Explained: the model\u2019s output, 0.7500"
+    page.click("#after")
+    ready(page)
+    assert page.inner_text("#answer") == "Prediction: LABEL_0. Explained: probability of \u201cLABEL_0\u201d, 0.7500"
     page.click("#after")
     ready(page)
     assert_shows(page, explanation)

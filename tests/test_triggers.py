@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ import captum_attattr.triggers as triggers_module
 from captum_attattr import attention_layers
 from captum_attattr.classifier import Classifier
 from captum_attattr.examples import Example
+from captum_attattr.records import seal
 from captum_attattr.triggers import (
     Accuracy,
     Trigger,
@@ -429,11 +431,16 @@ def test_saved_and_loaded_triggers_are_the_same(tmp_path):
     assert "caf\xe9" in path.read_text(encoding="utf-8")
 
 
+NO_WORDS = asdict(Trigger(("a",), (0.0,))) | {"words": [], "positions": [], "parts": []}
 BAD_FILES = {
     "no JSON": ("{", "cannot be read as saved triggers"),
     "other JSON": ("[1]", "cannot be read as saved triggers"),
-    "newer": ('{"version": 99, "triggers": []}', "format version 99, newer than this package"),
-    "no words": ('{"version": 1, "triggers": [{"words": [], "positions": []}]}', "A trigger needs words"),
+    "newer": ('{"version": 99, "triggers": []}', "format version 99, this package reads up to 1: upgrade"),
+    "no words": (json.dumps(seal({"version": 1, "triggers": [NO_WORDS]})), "A trigger needs words"),
+    "pairs without shares": (
+        json.dumps(seal({"version": 1, "triggers": [{**NO_WORDS, "pairs": [["a", "b"]]}]})),
+        "1 pairs have 0 shares",
+    ),
     "unknown field": ('{"version": 1, "triggers": [{"words": ["a"], "positions": [0], "x": 1}]}', "cannot be read"),
 }
 

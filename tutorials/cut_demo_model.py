@@ -209,8 +209,8 @@ def accuracy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: R
 
 def load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in float32 and evaluation mode, and its tokenizer, by plain ``from_pretrained``."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    return model.eval(), AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
 
 
 def megabytes(folder: Path) -> float:

@@ -83,12 +83,16 @@ def training_arguments(args: argparse.Namespace) -> TrainingArguments:
 
 def finetune(args: argparse.Namespace) -> dict[str, Any]:
     set_seed(args.seed)
-    tokenizer = AutoTokenizer.from_pretrained(args.base)
+    tokenizer = AutoTokenizer.from_pretrained(args.base, trust_remote_code=False)
     data = tokenize(load_sst2(args.data), tokenizer)
     if args.limit:
         data = DatasetDict({k: v.select(range(min(args.limit, len(v)))) for k, v in data.items()})
     model = AutoModelForSequenceClassification.from_pretrained(
-        args.base, num_labels=2, id2label=LABELS, label2id={v: k for k, v in LABELS.items()}
+        args.base,
+        num_labels=2,
+        id2label=LABELS,
+        label2id={v: k for k, v in LABELS.items()},
+        trust_remote_code=False,
     )
     trainer = Trainer(
         model=model,

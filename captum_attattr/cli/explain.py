@@ -15,6 +15,7 @@ from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
 from captum_attattr.explaining import Explainer, Request, integration_options
 from captum_attattr.explanation import Explanation
+from captum_attattr.files import writing
 from captum_attattr.quadrature import METHODS
 from captum_attattr.report import Report, bokeh_source
 from captum_attattr.visualization import visualize_explanation
@@ -93,13 +94,13 @@ def add(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
+    settings = integration_options(options.tolerance, options.steps, options.method)
     texts, pairs = _read(options)
     request = Request.of(texts, pairs, options.target)
     folder = writable(options.output)
     if options.html:
         _check_page()
     classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
-    settings = integration_options(options.tolerance, options.steps, options.method)
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
     saved: dict[int, Path] = {}
@@ -126,11 +127,11 @@ def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.
 
 def describe(explanation: Explanation, k: int = 8, *, special: bool = True) -> str:
     """The answer in words: prediction, completeness, strongest pairs and heads."""
-    e, what = explanation, f"{explanation.settings['output']} of {explanation.label!r}"
+    e, what = explanation, explanation.explained
     lines = [" | ".join(f'"{_short(text)}"' for text in (e.text, e.text_pair) if text is not None)]
-    if len(e.labels) == 1:
-        what = "output"
-        lines += [f"  prediction  {e.output:.4f} (a regression model's output)", ""]
+    if e.output_name == "output":
+        name = "" if len(e.labels) == 1 else f", {e.label!r}"
+        lines += [f"  prediction  {e.output:.4f} (a regression model's output{name})", ""]
     else:
         lines += [f"  prediction  {e.prediction} (probability {float(e.probabilities.max()):.3f})"]
         lines += [f"  explained   {what}, {e.output:.4f}", ""]
@@ -159,7 +160,7 @@ def _scored(scores: Sequence[float], names: Sequence[str]) -> list[str]:
 def _completeness(explanation: Explanation, what: str) -> list[str]:
     """For each layer: the output without its attention, plus its shares, and whether that is the output."""
     e, joint = explanation, explanation.settings["path"] == "joint"
-    baseline = e.settings["baseline"]
+    baseline = e.settings.get("baseline", "no attention")
     whose, sums = ("all attention", "all shares") if joint else ("a layer's attention", "its shares")
     start = f"without {whose}" if baseline == "no attention" else f"with {whose} at {baseline}"
     names = ["all layers"] if joint else [f"layer {layer}" for layer in e.layers]
@@ -172,7 +173,7 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     verdict = "NOT reached, try more --steps"
     if not any(wide):
-        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)}))
+        spent = " to ".join(str(n) for n in sorted({min(e.evaluations), max(e.evaluations)})) if e.evaluations else "?"
         verdict = f"error {float(e.delta.abs().max()):.0e} at most, {spent} evaluations a layer"
     return [
         f"  completeness: {start} + {sums} = {what} ({verdict})",
@@ -210,5 +211,6 @@ def _write(explanation: Explanation, folder: Path, number: int) -> dict[str, Pat
     saved = explanation.save(stem.with_suffix(".safetensors"))
     picture = stem.with_suffix(".png")
     figure, _ = visualize_explanation(explanation)
-    figure.savefig(picture)
+    with writing("The picture", picture) as file:
+        figure.savefig(file)
     return {"picture": picture, "saved": saved}

@@ -12,6 +12,7 @@ from typing import Any
 from captum_attattr.classifier import Classifier
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
+from captum_attattr.files import writing
 from captum_attattr.head_map import visualize_head_importance
 from captum_attattr.importance import HeadImportance
 from captum_attattr.measures import MEASURES
@@ -101,7 +102,8 @@ def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -
     saved = importance.save(folder / "heads.json")
     picture = folder / "heads.png"
     figure, _ = visualize_head_importance(importance, use_pyplot=False)
-    figure.savefig(picture)
+    with writing("The picture", picture) as file:
+        figure.savefig(file)
     if options.json:
         print(json.dumps({**importance.to_dict(), "files": {"picture": str(picture), "saved": str(saved)}}, indent=2))
     else:
@@ -111,7 +113,8 @@ def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -
 def describe(importance: Importance, k: int = 8) -> str:
     """The answer in words: the map, the heads that matter most and least, with the standard error of each score."""
     i, settings = importance, importance.settings
-    what = f"{settings['output']} of the {settings['target']} label"
+    given = settings["output"] == "given"
+    what = "the model's output" if given else f"{settings['output']} of the {settings['target']} label"
     lines = [f"importance of heads by {i.measure}, {what}, mean over {i.examples} examples"]
     if i.scores.shape[1] <= _WIDEST:
         lines += ["", *_grid(i)]

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from captum_attattr.attention import attention_layers
-from captum_attattr.classifier import Classifier, _quiet
+from captum_attattr.classifier import Classifier
 from captum_attattr.cli.heads import add_data
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import Example, label_numbers, read_examples
 from captum_attattr.masking import HeadNumbers
+from captum_attattr.model_loading import quiet
 from captum_attattr.pruning import prune_heads
 from captum_attattr.pruning_files import save_pruned
 from captum_attattr.ranking import Importance
@@ -86,7 +87,7 @@ def _prune(options: argparse.Namespace) -> None:
     before = _figures(classifier, examples)
     prune_heads(model, heads)
     after = _figures(classifier, examples)
-    with _quiet(progress=False):
+    with quiet(progress=False):
         save_pruned(model, folder, classifier.tokenizer)
     found = {"removed": heads, "before": before, "after": after, "saved": str(folder)}
     print(json.dumps(found, indent=2) if options.json else printable(_describe(found, len(examples or []))))
@@ -113,6 +114,8 @@ def _figures(classifier: Classifier, examples: Sequence[Example] | None) -> dict
 
 
 def _accuracy(classifier: Classifier, examples: Sequence[Example]) -> float:
+    if classifier.output == "given" or len(classifier.labels) < 2:
+        raise ValueError("The model has one label, or none (regression), and so no accuracy: leave --data out.")
     labels = label_numbers(examples, classifier.labels)
     pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
     right = 0

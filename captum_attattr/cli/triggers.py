@@ -17,6 +17,9 @@ import torch
 from captum_attattr.classifier import Classifier
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import Example, label_numbers, read_examples
+from captum_attattr.files import only_here, writing
+from captum_attattr.records import Count, Sealed, seal, unseal
+from captum_attattr.trigger_words import TriggerRecord
 from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, each_pattern, save_triggers, strongest
 
 Found = dict[int, Trigger | None]
@@ -80,7 +83,8 @@ def _triggers(options: argparse.Namespace) -> None:
     if attacked is not None:
         result = attack(attacked, triggers, classifier.model, classifier.tokenizer, show_progress=sys.stderr.isatty())
         saved = folder / "attack.json"
-        saved.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with writing("The attack's figures", saved) as file:
+            file.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         print(printable(f"\n{describe_attack(result)}\n\n  saved  {saved}"))
 
 
@@ -142,37 +146,46 @@ def _searched(examples: Sequence[Example], classifier: Classifier, journal: Path
         "texts": hashlib.sha256(repr([(e.text, e.text_pair) for e in examples]).encode()).hexdigest(),
         "steps": n_steps,
     }
-    found = _resumed(journal, head)
-    if found:
-        print(f"captum-attattr: {len(found)} of {len(examples)} texts were searched before", file=sys.stderr)
-    batches = each_pattern(examples, classifier, n_steps=n_steps, done=found, show_progress=sys.stderr.isatty())
-    with open(journal, "a", encoding="utf-8") as file:
-        for batch in batches:
-            for place, trigger in batch.items():
-                file.write(json.dumps({"text": place, "trigger": trigger and asdict(trigger)}) + "\n")
-            file.flush()
-            found |= batch
+    with only_here(journal):
+        found = _resumed(journal, head, len(examples))
+        if found:
+            print(f"captum-attattr: {len(found)} of {len(examples)} texts were searched before", file=sys.stderr)
+        batches = each_pattern(examples, classifier, n_steps=n_steps, done=found, show_progress=sys.stderr.isatty())
+        with open(journal, "a", encoding="utf-8") as file:
+            for batch in batches:
+                for place, trigger in batch.items():
+                    line = seal({"version": 1, "text": place, "trigger": trigger and asdict(trigger)})
+                    file.write(json.dumps(line) + "\n")
+                file.flush()
+                found |= batch
     return found
 
 
-def _resumed(journal: Path, head: dict[str, Any]) -> Found:
+class _Line(Sealed):
+    text: Count
+    trigger: TriggerRecord | None
+
+
+def _resumed(journal: Path, head: dict[str, Any], count: int) -> Found:
     """What an earlier run with the same head has found; the journal is begun where there is none."""
-    first = json.dumps(head)
-    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True) if journal.exists() else []
-    whole = [line for line in lines if line.endswith("\n")]  # the last one may have been broken off
-    if not whole:
-        whole = [first + "\n"]
-    if whole[0].strip() != first:
+    first = json.dumps(head).encode() + b"\n"
+    lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last one may have been broken off
+    if whole[0] != first:
         raise ValueError(
             f"{journal} holds what was found in other texts, with another model or other --steps: remove it, or give "
             "another --output."
         )
-    journal.write_text("".join(whole), encoding="utf-8")
     try:
-        rows = [json.loads(line) for line in whole[1:]]
-        return {row["text"]: row["trigger"] and Trigger(**row["trigger"]) for row in rows}
-    except (ValueError, TypeError, LookupError) as error:
+        rows = [unseal(_Line, line, 1) for line in whole[1:]]
+        found = {row.text: None if row.trigger is None else row.trigger.made() for row in rows}
+        if found and max(found) >= count:
+            raise ValueError(f"it holds text {max(found)} of {count}")
+    except ValueError as error:
         raise ValueError(f"{journal} is damaged: remove it, or give another --output ({error}).") from error
+    with writing("The journal", journal) as file:
+        file.write_bytes(b"".join(whole))
+    return found
 
 
 def _digest(classifier: Classifier) -> str:

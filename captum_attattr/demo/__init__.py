@@ -44,8 +44,8 @@ def load_demo(
     >>> model.config.id2label[model(**inputs).logits.argmax().item()]
     'positive'
     """
-    model = AutoModelForSequenceClassification.from_pretrained(_FOLDER, dtype=dtype)
-    return model.to(device or "cpu").eval(), AutoTokenizer.from_pretrained(_FOLDER)
+    model = AutoModelForSequenceClassification.from_pretrained(_FOLDER, dtype=dtype, trust_remote_code=False)
+    return model.to(device or "cpu").eval(), AutoTokenizer.from_pretrained(_FOLDER, trust_remote_code=False)
 
 
 def load_reviews() -> list[tuple[str, int]]:

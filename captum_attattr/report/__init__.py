@@ -68,7 +68,7 @@ class Report:
         """
         with writing("The report", path) as file:
             file.write_text(self.html, encoding="utf-8", newline="\n")
-        return file
+        return Path(path)
 
     @property
     def html(self) -> str:

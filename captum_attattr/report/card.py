@@ -29,9 +29,9 @@ def card(explanation: Explanation) -> str:
 
 def _heading(explanation: Explanation) -> str:
     e = explanation
-    if len(e.labels) == 1:
-        return f"<div>output <b>{e.output:.4f}</b></div>"
-    explained = f"{e.settings['output']} of {html.escape(repr(e.label))}: {e.output:.4f}"
+    if e.output_name == "output":
+        return f"<div>{html.escape(e.explained)} <b>{e.output:.4f}</b></div>"
+    explained = f"{html.escape(e.explained)}: {e.output:.4f}"
     return (
         f"<div>prediction <b>{html.escape(e.prediction)}</b> ({float(e.probabilities.max()):.3f}), "
         f"explained: {explained} "

@@ -9,8 +9,10 @@ async function load(number) {
   if (!known.has(number)) {
     const read = JSON.parse(scripts[number].textContent);
     [read.shares, read.attention] = await Promise.all([unpack(read.shares), unpack(read.attention)]);
-    read.what =
-      read.labels.length > 1 ? `${read.settings.output} of \u201c${read.labels[read.target]}\u201d` : "output";
+    read.regression = read.settings.output === "given";
+    const what = read.regression ? "output" : read.settings.output;
+    const alone = read.regression && read.labels.length === 1;
+    read.what = alone ? what : `${what} of \u201c${read.labels[read.target]}\u201d`;
     known.set(number, read);
   }
   return known.get(number);

@@ -10,12 +10,11 @@ const made = (name, settings = {}, ...children) => {
 
 // What stays the same while one looks at a sentence: the answer, the sliders' ends, the foot.
 function describe(sentence) {
-  const { what, labels, output } = sentence;
-  $("answer").textContent =
-    labels.length > 1
-      ? `Prediction: ${sentence.prediction}. Explained: ${what}, ${output.toFixed(4)}`
-      : `Explained: the model\u2019s output, ${output.toFixed(4)}`;
-  $("labels").replaceChildren(...(labels.length > 1 ? likelyLabels(sentence) : []));
+  const { what, output, regression } = sentence;
+  $("answer").textContent = regression
+    ? `Explained: the model\u2019s ${what}, ${output.toFixed(4)}`
+    : `Prediction: ${sentence.prediction}. Explained: ${what}, ${output.toFixed(4)}`;
+  $("labels").replaceChildren(...(regression ? [] : likelyLabels(sentence)));
   $("first").textContent = sentence.tokens[0];
   $("against").textContent = `against: lowers the ${what}`;
   $("for").textContent = `for: raises the ${what}`;
