@@ -13,16 +13,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-<<<<<<< HEAD
 from captum_attattr.attention import UnsupportedModelError, attention_layers
-from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_fingerprint
-from captum_attattr.feeding import LABELS, feed
-=======
-from captum_attattr.attention import attention_layers
 from captum_attattr.checkpoint import Checkpoint, check_settings, model_fingerprint
 from captum_attattr.digest import Digest
 from captum_attattr.feeding import LABELS, Feed, feed
->>>>>>> w-files
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
 from captum_attattr.model_output import Kind, output_of
