@@ -19,7 +19,7 @@ from captum_attattr.baselines import AttentionBaselines, attention_baseline, inp
 from captum_attattr.chunks import Chunks
 from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
-from captum_attattr.gradients import without_parameter_gradients
+from captum_attattr.gradients import gradients_kept_on_or_off
 from captum_attattr.integration import (
     Convergence,
     Walk,
@@ -106,6 +106,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return True
 
     @log_usage()
+    @gradients_kept_on_or_off
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -204,6 +205,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         deltas: list[Any] = [integral.gap for integral in integrals]
         return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
 
+    @gradients_kept_on_or_off
     def compute_convergence_delta(  # type: ignore[override]
         self,
         attributions: Tensor | list[Tensor],
@@ -260,14 +262,15 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
 
     @contextmanager
     def _recorded(self, inputs: Any, additional_forward_args: Any) -> Any:
-        """A clean pass, and gradients on for what is replayed from it, though not for the parameters."""
+        """A clean pass, and gradients on for what is replayed from it.
+
+        They are asked for contexts only: whether parameters require one is left alone, another thread may train them.
+        """
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             forward = Forward(self.forward_func, inputs, additional_forward_args)
-            recording = Recording(forward, self._layers(), self._findings)
-            stack.enter_context(without_parameter_gradients(recording.roots))
-            yield recording
+            yield Recording(forward, self._layers(), self._findings)
 
     def _paths(
         self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
-from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
+from captum_attattr.attention import AttentionCall, Result, attention_layers, intercepted
 from captum_attattr.demo import load_demo
 from captum_attattr.pruning_files import is_pruned, load_pruned
 
@@ -184,8 +184,8 @@ class Classifier:
             calls.append(call.module)
             return call.proceed()
 
-        with torch.no_grad(), intercept(layers, note):
-            outputs = self.outputs(*batch.inputs)
+        with torch.no_grad():
+            outputs = intercepted(layers, note, lambda: self.outputs(*batch.inputs))
         return outputs, [module for module in calls if module in layers]
 
     def target(self, wanted: int | str) -> int:

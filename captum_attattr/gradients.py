@@ -1,37 +1,34 @@
-"""What a pass leaves for its gradient, and what it must not ask a gradient of."""
+"""What a pass leaves for its gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import UnsupportedModelError
+from captum_attattr.undoing import Undo, undoing
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@contextmanager
-def without_parameter_gradients(roots: Sequence[nn.Module]) -> Iterator[None]:
-    """Parameters need no gradient inside the block; each is set back to what it was."""
-    # By name: where weights are offloaded, a parameter is another object after each pass.
-    places = [
-        (module, name)
-        for root in roots
-        for module in root.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    ]
+def gradients_kept_on_or_off(function: Callable[P, T]) -> Callable[P, T]:
+    """A function that leaves gradients on where they were on, and off where they were off, however it ends."""
 
-    def require(gradients: bool) -> None:
-        for module, name in places:
-            getattr(module, name).requires_grad_(gradients)
+    @wraps(function)
+    def keeping(*args: P.args, **kwargs: P.kwargs) -> T:
+        def run(undo: list[Undo]) -> T:
+            undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+            return function(*args, **kwargs)
 
-    try:
-        require(False)
-        yield
-    finally:
-        require(True)
+        return undoing(run)
+
+    return keeping
 
 
 @contextmanager

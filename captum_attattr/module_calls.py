@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial, update_wrapper
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
+
+from captum_attattr.undoing import Undo, undoing
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -45,19 +52,24 @@ class ModuleCalls:
         self._occurrences: Counter[nn.Module] = Counter()
         self.begun: list[nn.Module] = []
         self.roots: list[nn.Module] = []
+        self._hooks: list[RemovableHandle] = []
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Follow the calls until the block ends."""
+    def following(self, function: Callable[[], T]) -> T:
+        """Call a function and follow the module calls until it ends."""
+
         # These hooks are torch's public ones for all modules: the forward function may be any lambda, so
-        # its modules are not known beforehand. They go again before this block ends.
-        entering = register_module_forward_pre_hook(self._enter)
-        leaving = register_module_forward_hook(self._leave, always_call=True)
-        try:
-            yield
-        finally:
-            entering.remove()
-            leaving.remove()
+        # its modules are not known beforehand. They go again when it ends.
+        def followed(undo: list[Undo]) -> T:
+            undo.append(self._follow_no_more)
+            self._hooks.append(register_module_forward_pre_hook(self._enter))
+            self._hooks.append(register_module_forward_hook(self._leave, always_call=True))
+            return function()
+
+        return undoing(followed)
+
+    def _follow_no_more(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def ended(self) -> list[EndedCall]:
         """The widest module calls that have ended so far."""
@@ -81,44 +93,94 @@ class ModuleCalls:
         self._chain[-1].ended.append(EndedCall(module, call.occurrence, output, self.begun[call.begun :]))
 
 
-@contextmanager
-def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any]) -> Iterator[None]:
-    """Let these module calls return their outputs, each tensor passed through ``pick``, without running."""
+_Forwards = Mapping[nn.Module, Callable[..., Any]]
+_forwards: ContextVar[_Forwards] = ContextVar("captum_attattr_forwards", default=MappingProxyType({}))
+"""What modules run in place of their forward, in this thread."""
+
+_standing = threading.RLock()
+
+
+def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any], function: Callable[[], T]) -> T:
+    """Call a function; in it these module calls return their outputs, each tensor passed by ``pick``, without running.
+
+    In this thread only: whoever else runs the modules meanwhile runs them as they are.
+    """
     recorded: dict[nn.Module, dict[int, EndedCall]] = {}
     for call in ended:
         recorded.setdefault(call.module, {})[call.occurrence] = call
     occurrences: Counter[nn.Module] = Counter()
-    with ExitStack() as stack:
+
+    def handed_back(undo: list[Undo]) -> T:
+        forwards = dict(_forwards.get())
         for module, calls in recorded.items():
-            stack.enter_context(_forward_set(module, calls, occurrences, pick))
-        yield
+            undo.append(partial(_set_back, module, forwards))
+            own = forwards.get(module) or _StandIn.of(module, forwards).own
+            forwards[module] = partial(_hand_back, own, module, calls, occurrences, pick)
+        return copy_context().run(_with_forwards, forwards, function)
+
+    return undoing(handed_back)
 
 
-@contextmanager
-def _forward_set(
-    module: nn.Module, calls: Mapping[int, EndedCall], occurrences: Counter[nn.Module], pick: Callable[[Tensor], Any]
-) -> Iterator[None]:
-    own, owner = module.forward, threading.get_ident()
+def _with_forwards(forwards: _Forwards, function: Callable[[], T]) -> T:
+    _forwards.set(forwards)
+    return function()
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != owner:
-            return own(*args, **kwargs)
-        call = calls.get(occurrences[module])
-        occurrences[module] += 1
-        if call is None:
-            return own(*args, **kwargs)
-        # Where weights are shared, what did not run now still counts: the next call is the one that it was.
-        occurrences.update(call.inside)
-        return tree_map_only(Tensor, pick, call.output)
 
-    set_before = "forward" in vars(module)
-    module.forward = forward  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del module.forward
-        if set_before:
-            module.forward = own  # type: ignore[method-assign]
+def _hand_back(
+    own: Callable[..., Any],
+    module: nn.Module,
+    calls: Mapping[int, EndedCall],
+    occurrences: Counter[nn.Module],
+    pick: Callable[[Tensor], Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    call = calls.get(occurrences[module])
+    occurrences[module] += 1
+    if call is None:
+        return own(*args, **kwargs)
+    # Where weights are shared, what did not run now still counts: the next call is the one that it was.
+    occurrences.update(call.inside)
+    return tree_map_only(Tensor, pick, call.output)
+
+
+class _StandIn:
+    """A module's ``forward`` while somebody has it hand back outputs. For everybody else it is the module's own."""
+
+    def __init__(self, module: nn.Module) -> None:
+        update_wrapper(self, module.forward)
+        self.own, self.set_before = module.forward, "forward" in vars(module)
+        self.users: list[object] = []
+        self._module = module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _forwards.get().get(self._module, self.own)(*args, **kwargs)
+
+    @classmethod
+    def of(cls, module: nn.Module, user: object) -> _StandIn:
+        """The module's stand-in, put in place for a first user."""
+        with _standing:
+            stand_in = vars(module).get("forward")
+            if not isinstance(stand_in, cls):
+                stand_in = cls(module)
+            stand_in.users.append(user)
+            vars(module)["forward"] = stand_in
+        return stand_in
+
+
+def _set_back(module: nn.Module, user: object) -> None:
+    """Take the module's stand-in away with its last user."""
+    with _standing:
+        stand_in = vars(module).get("forward")
+        if not isinstance(stand_in, _StandIn):
+            return
+        stand_in.users = [other for other in stand_in.users if other is not user]
+        if stand_in.users:
+            return
+        if stand_in.set_before:
+            vars(module)["forward"] = stand_in.own
+        else:
+            del vars(module)["forward"]
 
 
 def refuse_dropout(probability: float) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captum_attattr.attention import AttentionCall, Result, intercept
+from captum_attattr.attention import AttentionCall, Result, intercepted
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,9 @@ class Seen:
             calls.append(call.module)
             return call.proceed()
 
-        with torch.no_grad(), intercept(examples.layers, note):
-            outputs = examples.logits_of(*(value[:1] for value in examples.inputs))
+        with torch.no_grad():
+            first = [value[:1] for value in examples.inputs]
+            outputs = intercepted(examples.layers, note, lambda: examples.logits_of(*first))
         layers = [module for module in calls if module in examples.layers]
         missing = [layer for layer in examples.layers if layer not in calls]
         if missing:

@@ -234,12 +234,14 @@ def _gradients(
     recording: Recording, output: Tensor, target: TargetType, rows: Tensor, contexts: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     scores = recording.forward.scores(output, target, rows)
-    if not scores.requires_grad:
+    gradients: Sequence[Tensor | None] = [None]
+    if scores.requires_grad:
+        gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
+    if all(gradient is None for gradient in gradients):
         raise ValueError(
             "The forward function's output does not depend on the attention layer through differentiable operations. "
             "Does it run under torch.no_grad, detach its output, or return a predicted class?"
         )
-    gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
     found = tuple(torch.zeros_like(c) if g is None else g for g, c in zip(gradients, contexts, strict=True))
     if not all(bool(torch.isfinite(gradient).all()) for gradient in found):
         raise ValueError(
