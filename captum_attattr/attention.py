@@ -14,6 +14,7 @@ from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
@@ -132,6 +133,7 @@ def _watching(watch: _Watch, function: Callable[[], T]) -> T:
     return function()
 
 
+@torch.compiler.disable  # who watches, and what is masked, must not be compiled into a model
 def _attention(
     implementation: str,
     function: Callable[..., Result],
@@ -151,7 +153,9 @@ def _attention(
 
 def _watched(implementation: str | None, function: Callable[..., Result]) -> Callable[..., Result]:
     """An attention function as who looks it up now is to have it."""
-    return partial(_attention, implementation or "eager", function) if _watches.get() or masks else function
+    if not (_watches.get() or masks):
+        return function
+    return partial(_attention, implementation or "eager", function)
 
 
 _getitem, _get_interface = AttentionInterface.__getitem__, AttentionInterface.get_interface

@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from captum_attattr.attention import AttentionCall, Result, attention_layers, intercepted
 from captum_attattr.demo import load_demo
+from captum_attattr.forward import uncompiled
 from captum_attattr.pruning_files import is_pruned, load_pruned
 
 Output = Literal["probability", "logit"]
@@ -145,7 +146,7 @@ class Classifier:
             raise TypeError(f"model must be a transformers model, a folder or a name, got {type(model).__name__}.")
         if tokenizer is None:
             raise TypeError("A model given as a module needs its tokenizer: explain(text, model, tokenizer).")
-        self.model: Any = model
+        self.model: Any = uncompiled(model)
         self.tokenizer = tokenizer
         self._config: Any = cast(Any, model).config
         self.labels: list[str] = [str(self._config.id2label[i]) for i in range(self._config.num_labels)]

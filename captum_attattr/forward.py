@@ -29,6 +29,14 @@ def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
     return value.index_select(0, rows.to(value.device))
 
 
+def uncompiled(function: Any) -> Any:
+    """The model or function that ``torch.compile`` was given: it computes the same, and can be watched at it."""
+    for name in ("_orig_mod", "_torchdynamo_orig_callable"):
+        if hasattr(function, name):
+            return getattr(function, name)
+    return function
+
+
 def _plain(value: Any) -> Any:
     """A tensor without history, that autograd may keep even where it was made in inference mode."""
     if not isinstance(value, Tensor):
@@ -41,7 +49,7 @@ class Forward:
 
     Args:
         forward_func: A model, or any function of the inputs that runs one. A model output of transformers
-            counts as its ``logits``.
+            counts as its ``logits``. What ``torch.compile`` made is run as what it was made from.
         inputs: A tensor, or a tuple of tensors, dimension 0 counting the examples.
         additional_forward_args: Captum's: one more argument, or a tuple of them, of any type. Tensors with one
             row an example follow the examples, everything else is passed as it is.
@@ -60,7 +68,7 @@ class Forward:
         self.arguments: tuple[Any, ...] = tuple(
             _plain(value) for value in _format_additional_forward_args(additional_forward_args) or ()
         )
-        self.function = forward_func
+        self.function = uncompiled(forward_func)
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:

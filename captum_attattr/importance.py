@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from captum_attattr.attention import attention_layers
 from captum_attattr.checkpoint import Checkpoint, Digest, check_settings, model_fingerprint
 from captum_attattr.feeding import LABELS, feed
+from captum_attattr.forward import uncompiled
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
 from captum_attattr.moments import Moments, merge
@@ -72,6 +73,7 @@ class HeadImportance:
             raise TypeError(
                 f"model must be a transformers model or a function that runs one, got {type(model).__name__}."
             )
+        model = uncompiled(model)
         if not isinstance(model, nn.Module) and layers is None:
             raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
         if target not in ("gold", "predicted"):

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from captum_attattr.attention_call import UnsupportedModelError
 from captum_attattr.undoing import Undo, undoing
 
 T = TypeVar("T")
@@ -78,8 +79,7 @@ class ModuleCalls:
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd):
-            refuse_dropout(module.p)
+        _refuse_what_cannot_be_followed(module)
         if len(self._chain) == 1 and module not in self.roots:
             self.roots.append(module)
         self.begun.append(module)
@@ -181,6 +181,23 @@ def _set_back(module: nn.Module, user: object) -> None:
             vars(module)["forward"] = stand_in.own
         else:
             del vars(module)["forward"]
+
+
+def _refuse_what_cannot_be_followed(module: nn.Module) -> None:
+    if "_orig_mod" in module._modules:
+        raise UnsupportedModelError(
+            "The forward function runs a compiled model, of which only what goes in and comes out is seen: let it run "
+            "the one that torch.compile was given (compiled._orig_mod)."
+        )
+    if not module.training:
+        return
+    if isinstance(module, nn.modules.dropout._DropoutNd):
+        refuse_dropout(module.p)
+    if getattr(module, "gradient_checkpointing", False):
+        raise ValueError(
+            "The model is in training mode with gradient checkpointing: for its gradient it would run again, unwatched."
+            " Call model.eval() or model.gradient_checkpointing_disable() first."
+        )
 
 
 def refuse_dropout(probability: float) -> None:
