@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,7 @@ from captum_attattr.baselines import AttentionBaselines, attention_baseline, inp
 from captum_attattr.chunks import Chunks
 from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
-from captum_attattr.gradients import gradients_kept_on_or_off
+from captum_attattr.gradients import with_gradients
 from captum_attattr.integration import (
     Convergence,
     Walk,
@@ -106,7 +105,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return True
 
     @log_usage()
-    @gradients_kept_on_or_off
+    @with_gradients(True)
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -176,26 +175,25 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         """
         check_batch_size(internal_batch_size)
         check_tolerance(tolerance, method)
-        with torch.inference_mode(False):
-            rule = quadrature(method, n_steps)
+        rule = quadrature(method, n_steps)
         kept = reductions(reduce)
-        with self._recorded(inputs, additional_forward_args) as recording:
-            paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
-            clean = recording.forward.scores(recording.output, target)
-            count, device = recording.forward.batch_size, recording.states[0].context.device
-            total = (1 if self._path == "joint" else len(paths)) * n_steps * count
-            with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-                chunks = Chunks(count, internal_batch_size, device, bar.update)
-                walks = self._walks(recording, paths, target, chunks, tolerance is not None)
-                keep = Keep(kept, self._multiply_by_inputs)
-                integrals = [
-                    integrate(walk, *rule, keep)
-                    if tolerance is None
-                    else integrate_to_tolerance(walk, tolerance, n_steps, clean, keep, bar.update)
-                    for walk in walks
-                ]
-            if return_convergence_delta:
-                fill_gaps(walks, integrals, clean)
+        recording = self._recorded(inputs, additional_forward_args)
+        paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
+        clean = recording.forward.scores(recording.output, target)
+        count, device = recording.forward.batch_size, recording.states[0].context.device
+        total = (1 if self._path == "joint" else len(paths)) * n_steps * count
+        with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
+            chunks = Chunks(count, internal_batch_size, device, bar.update)
+            walks = self._walks(recording, paths, target, chunks, tolerance is not None)
+            keep = Keep(kept, self._multiply_by_inputs)
+            integrals = [
+                integrate(walk, *rule, keep)
+                if tolerance is None
+                else integrate_to_tolerance(walk, tolerance, n_steps, clean, keep, bar.update)
+                for walk in walks
+            ]
+        if return_convergence_delta:
+            fill_gaps(walks, integrals, clean)
         self.convergence = Convergence.of(integrals)
         if tolerance is not None:
             warn_where_unfinished(integrals, tolerance, n_steps)
@@ -205,7 +203,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         deltas: list[Any] = [integral.gap for integral in integrals]
         return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
 
-    @gradients_kept_on_or_off
+    @with_gradients(True)
     def compute_convergence_delta(  # type: ignore[override]
         self,
         attributions: Tensor | list[Tensor],
@@ -230,23 +228,23 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         given = attributions if isinstance(attributions, (list, tuple)) else [attributions]
         if len(given) != len(self._layers()):
             raise ValueError(f"Got attributions of {len(given)} layers for {len(self._layers())} layers.")
-        with self._recorded(end_point, additional_forward_args) as recording:
-            if any(attribution.shape[0] != recording.forward.batch_size for attribution in given):
-                sizes = sorted({attribution.shape[0] for attribution in given})
-                raise ValueError(
-                    f"Got attributions of {sizes} examples for inputs of {recording.forward.batch_size}: the batch "
-                    "sizes must agree."
-                )
-            paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
-            clean = recording.forward.scores(recording.output, target)
-            chunks = Chunks(recording.forward.batch_size, None, recording.states[0].context.device)
-            walks = self._walks(recording, paths, target, chunks, False)
-            sums = [attribution.flatten(1).sum(1) for attribution in given]
-            if self._path == "joint":
-                sums = [torch.stack(sums).sum(0)]
-            examples = recording.forward.all_rows
-            deltas = [gap(total, clean, walk.start(examples)) for walk, total in zip(walks, sums, strict=True)]
-            return deltas[0] if self._path == "joint" else self._as_given(deltas)
+        recording = self._recorded(end_point, additional_forward_args)
+        if any(attribution.shape[0] != recording.forward.batch_size for attribution in given):
+            sizes = sorted({attribution.shape[0] for attribution in given})
+            raise ValueError(
+                f"Got attributions of {sizes} examples for inputs of {recording.forward.batch_size}: the batch "
+                "sizes must agree."
+            )
+        paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
+        clean = recording.forward.scores(recording.output, target)
+        chunks = Chunks(recording.forward.batch_size, None, recording.states[0].context.device)
+        walks = self._walks(recording, paths, target, chunks, False)
+        sums = [attribution.flatten(1).sum(1) for attribution in given]
+        if self._path == "joint":
+            sums = [torch.stack(sums).sum(0)]
+        examples = recording.forward.all_rows
+        deltas = [gap(total, clean, walk.start(examples)) for walk, total in zip(walks, sums, strict=True)]
+        return deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def attention_function(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
@@ -260,17 +258,13 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
     def _as_given(self, values: list[Any]) -> Any:
         return values if isinstance(self.layer, (list, tuple)) else values[0]
 
-    @contextmanager
-    def _recorded(self, inputs: Any, additional_forward_args: Any) -> Any:
-        """A clean pass, and gradients on for what is replayed from it.
+    def _recorded(self, inputs: Any, additional_forward_args: Any) -> Recording:
+        """A clean pass. Gradients of what is replayed from it are asked for contexts only.
 
-        They are asked for contexts only: whether parameters require one is left alone, another thread may train them.
+        Whether parameters require one is left alone: another thread may train them.
         """
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            forward = Forward(self.forward_func, inputs, additional_forward_args)
-            yield Recording(forward, self._layers(), self._findings)
+        forward = Forward(self.forward_func, inputs, additional_forward_args)
+        return Recording(forward, self._layers(), self._findings)
 
     def _paths(
         self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any

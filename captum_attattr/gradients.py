@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,39 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def gradients_kept_on_or_off(function: Callable[P, T]) -> Callable[P, T]:
-    """A function that leaves gradients on where they were on, and off where they were off, however it ends."""
+def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Lets a function run with gradients on or off; then they, and hooks for saved tensors, are as they were.
 
-    @wraps(function)
-    def keeping(*args: P.args, **kwargs: P.kwargs) -> T:
-        def run(undo: list[Undo]) -> T:
-            undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
-            return function(*args, **kwargs)
+    However it ends: torch's own context managers let an interrupt slip between the block and its end.
+    """
 
-        return undoing(run)
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def switched(*args: P.args, **kwargs: P.kwargs) -> T:
+            def run(undo: list[Undo]) -> T:
+                undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+                undo.append(partial(_drop_saving_hooks, _saving_hooks()))
+                if on and torch.is_inference_mode_enabled():
+                    stack = ExitStack()
+                    undo.append(stack.close)
+                    stack.enter_context(torch.inference_mode(False))
+                torch.set_grad_enabled(on)
+                return function(*args, **kwargs)
 
-    return keeping
+            return undoing(run)
+
+        return switched
+
+    return decorated
+
+
+def _saving_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _drop_saving_hooks(until: Any) -> None:
+    while _saving_hooks() not in (until, None):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
 @contextmanager

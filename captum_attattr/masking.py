@@ -187,7 +187,7 @@ class HeadMask:
         # By weak references: a mask that lasts must not keep a model alive that nobody else holds.
         masked = weakref.WeakKeyDictionary({layers[place]: numbers for place, numbers in self.heads.items()})
         self._mask = _Mask(next(_numbers), masked)
-        self._end = weakref.finalize(layers[0], self._mask.remove)
+        self._ends = [weakref.finalize(layers[0], self._mask.remove)]
         try:
             self._mask.apply()
         except BaseException:
@@ -201,12 +201,13 @@ class HeadMask:
 
     def remove(self) -> None:
         """Switch the heads on again; a second time does nothing."""
-        undoing(lambda undo: undo.extend([self._end.detach, self._mask.remove]))
+        undoing(lambda undo: undo.extend([*(end.detach for end in self._ends), self._mask.remove]))
 
     def __enter__(self) -> HeadMask:
+        # An interrupt may come before the first line of __exit__: then the mask goes with its handle.
+        self._ends.append(weakref.finalize(self, self._mask.remove))
         if not self.active:
             raise RuntimeError("This mask was removed before: call mask_heads again.")
-        weakref.finalize(self, self._mask.remove)  # an interrupt may come before the first line of __exit__
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from captum_attattr.attention_call import UnsupportedModelError
-from captum_attattr.undoing import Undo, undoing
+from captum_attattr.undoing import Undo, one_at_a_time, undoing
 
 T = TypeVar("T")
 
@@ -97,8 +97,6 @@ _Forwards = Mapping[nn.Module, Callable[..., Any]]
 _forwards: ContextVar[_Forwards] = ContextVar("captum_attattr_forwards", default=MappingProxyType({}))
 """What modules run in place of their forward, in this thread."""
 
-_standing = threading.RLock()
-
 
 def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any], function: Callable[[], T]) -> T:
     """Call a function; in it these module calls return their outputs, each tensor passed by ``pick``, without running.
@@ -113,8 +111,8 @@ def handing_back(ended: Sequence[EndedCall], pick: Callable[[Tensor], Any], func
     def handed_back(undo: list[Undo]) -> T:
         forwards = dict(_forwards.get())
         for module, calls in recorded.items():
-            undo.append(partial(_set_back, module, forwards))
-            own = forwards.get(module) or _StandIn.of(module, forwards).own
+            undo.append(partial(one_at_a_time, partial(_set_back, module, forwards)))
+            own = forwards.get(module) or one_at_a_time(partial(_StandIn.of, module, forwards)).own
             forwards[module] = partial(_hand_back, own, module, calls, occurrences, pick)
         return copy_context().run(_with_forwards, forwards, function)
 
@@ -159,28 +157,26 @@ class _StandIn:
     @classmethod
     def of(cls, module: nn.Module, user: object) -> _StandIn:
         """The module's stand-in, put in place for a first user."""
-        with _standing:
-            stand_in = vars(module).get("forward")
-            if not isinstance(stand_in, cls):
-                stand_in = cls(module)
-            stand_in.users.append(user)
-            vars(module)["forward"] = stand_in
+        stand_in = vars(module).get("forward")
+        if not isinstance(stand_in, cls):
+            stand_in = cls(module)
+        stand_in.users.append(user)
+        vars(module)["forward"] = stand_in
         return stand_in
 
 
 def _set_back(module: nn.Module, user: object) -> None:
     """Take the module's stand-in away with its last user."""
-    with _standing:
-        stand_in = vars(module).get("forward")
-        if not isinstance(stand_in, _StandIn):
-            return
-        stand_in.users = [other for other in stand_in.users if other is not user]
-        if stand_in.users:
-            return
-        if stand_in.set_before:
-            vars(module)["forward"] = stand_in.own
-        else:
-            del vars(module)["forward"]
+    stand_in = vars(module).get("forward")
+    if not isinstance(stand_in, _StandIn):
+        return
+    stand_in.users = [other for other in stand_in.users if other is not user]
+    if stand_in.users:
+        return
+    if stand_in.set_before:
+        vars(module)["forward"] = stand_in.own
+    else:
+        del vars(module)["forward"]
 
 
 def _refuse_what_cannot_be_followed(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
-from captum_attattr.gradients import gradients_kept_on_or_off, refuse_without_derivative, saved_bytes
+from captum_attattr.gradients import refuse_without_derivative, saved_bytes, with_gradients
 from captum_attattr.layer_state import LayerState, agree, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
 from captum_attattr.rows_read import CANDIDATES, OnlyRows, with_rows_only
@@ -75,10 +75,9 @@ class Recording:
         circumstances = (tuple(map(id, modules.begun)), forward.batch_size == 1, str(self._rows_read))
         self._findings = (findings or Findings()).of(forward.function, circumstances)
 
-    @gradients_kept_on_or_off
+    @with_gradients(False)
     def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
-        with torch.no_grad():
-            return modules.following(lambda: intercepted(self._layers, record, self.forward))
+        return modules.following(lambda: intercepted(self._layers, record, self.forward))
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -142,6 +141,7 @@ class Recording:
                 return candidate
         return None
 
+    @with_gradients(True)
     def _check(self, first: int) -> Finding:
         """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
         length = self._last_context.shape[1]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -24,6 +25,25 @@ def undoing(function: Callable[[list[Undo]], T]) -> T:
             _undo(undo)
     finally:
         _undo(undo)  # an interrupt may have cut the first short: what it left is undone here
+
+
+def one_at_a_time(function: Callable[[], T]) -> T:
+    """Call a function while no other thread is inside one that is called by this."""
+
+    def alone(undo: list[Undo]) -> T:
+        undo.append(_release)
+        _lock.acquire()
+        return function()
+
+    return undoing(alone)
+
+
+_lock: Any = threading.RLock()
+
+
+def _release() -> None:
+    if _lock._is_owned():
+        _lock.release()
 
 
 def _undo(undo: list[Undo]) -> None:
