@@ -187,7 +187,7 @@ class HeadMask:
         # By weak references: a mask that lasts must not keep a model alive that nobody else holds.
         masked = weakref.WeakKeyDictionary({layers[place]: numbers for place, numbers in self.heads.items()})
         self._mask = _Mask(next(_numbers), masked)
-        self._ends = [weakref.finalize(layers[0], self._mask.remove)]
+        self._ends: list[weakref.finalize[Any, Any]] = [weakref.finalize(layers[0], self._mask.remove)]
         try:
             self._mask.apply()
         except BaseException:

@@ -11,8 +11,10 @@ import torch
 import transformers as hf
 from snapshot import untouched
 from tiny_models import FAMILIES, SMALL, case
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.bert.modeling_bert import eager_attention_forward
 
-from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
 from captum_attattr.masking import mask_heads
 
 __all__ = ["untouched"]
@@ -109,3 +111,34 @@ def test_the_name_is_the_models_own_all_the_time():
     with mask_heads(c.model, {0: [1]}):
         SelfAttentionAttribution(c.forward, attention_layers(c.model)).attribute(c.inputs, target=1, n_steps=2)
     assert names == {"eager"}
+
+
+class Older(torch.nn.Module):
+    """Looks its function up as files of models did before transformers 5.1, and as models with code of their own do."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.config = hf.PreTrainedConfig(num_attention_heads=2, attn_implementation=attention)
+        self.scaling, self.is_causal = 1.0, False
+
+    def forward(self, states):
+        interface = eager_attention_forward
+        if self.config._attn_implementation != "eager":
+            interface = ALL_ATTENTION_FUNCTIONS[self.config._attn_implementation]
+        return interface(self, states, states, states, None, dropout=0.0, scaling=1.0)[0]
+
+
+def test_layers_that_look_their_function_up_in_the_older_way():
+    states = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    layer = Older("sdpa")
+    expected = layer(states)
+    with mask_heads(layer, {0: [1]}):
+        masked = layer(states)
+    assert (masked[:, :, 1] == 0).all()
+    torch.testing.assert_close(masked[:, :, 0], expected[:, :, 0])
+    method = SelfAttentionAttribution(lambda states: layer(states).sum((1, 2, 3)), layer)
+    assert method.attribute(states).sum() == pytest.approx(float(expected.sum()), rel=1e-5)
+    eager = Older("eager")
+    for door in (lambda: mask_heads(eager, {0: [1]}), lambda: SelfAttentionAttribution(eager, eager).attribute(states)):
+        with pytest.raises(UnsupportedModelError, match=r"looks its eager attention up by itself.*'sdpa'"):
+            door()
