@@ -103,7 +103,7 @@ class _Watch(NamedTuple):
     handler: Handler
 
     def sees(self, module: nn.Module) -> bool:
-        return any(module.config is config for config in self.configs)
+        return any(getattr(module, "config", None) is config for config in self.configs)
 
 
 _watches: ContextVar[tuple[_Watch, ...]] = ContextVar("captum_attattr_watches", default=())
