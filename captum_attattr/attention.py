@@ -1,21 +1,22 @@
 """The one door to transformers: find attention layers, watch them at work, put another context in place.
 
-Since version 5 a transformers model looks its attention function up by name at every call. This
-module registers one function under one name, switches a model's configuration to that name inside
-a context manager only, and passes each call through a stack of handlers down to the function that
-the model was loaded with. It knows no model family.
+Since version 5 a transformers model looks its attention function up by name at every call. That look-up asks here:
+where the calling thread watches the model, or heads of it are masked, it gets a function that passes each call through
+handlers down to the one that was looked up; else that one itself. Nothing of the model is touched, its configuration
+neither: some files look at the name of the implementation and compute something else under one that they do not know.
+No model family is known here.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, copy_context
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from captum_attattr.attention_beside import attention_left_out
@@ -35,13 +36,14 @@ __all__ = [
     "Result",
     "UnsupportedModelError",
     "attention_layers",
-    "intercept",
+    "intercepted",
     "is_attention_layer",
-    "switch_off",
+    "masks",
+    "refuse_out_of_reach",
 ]
 
-# Some models test this name for "sdpa", "flash" or "flex" and then take other paths: keep clear of them.
-_NAME = "captum_attattr"
+T = TypeVar("T")
+
 _IMPLEMENTATIONS = ("eager", "sdpa")
 
 
@@ -94,101 +96,95 @@ def is_attention_layer(module: nn.Module) -> bool:
     return hasattr(module, "config") and "ALL_ATTENTION_FUNCTIONS" in forward_names(module)
 
 
-@dataclass
-class _Switch:
-    """A configuration that is switched to this module's attention function, and who handles its calls."""
+def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:
+    """Raise where the attention of these layers cannot be watched as their model was loaded.
 
-    config: Any
-    implementation: str | None
-    handlers: list[Handler] = field(default_factory=list)
-    masks: list[Mask] = field(default_factory=list)
-
-    @property
-    def idle(self) -> bool:
-        """Whether nobody needs it any more."""
-        return not self.handlers and not self.masks
-
-
-_switches: dict[int, _Switch] = {}
-
-
-def intercept(layers: Iterable[nn.Module], handler: Handler) -> AbstractContextManager[None]:
-    """Pass every attention call of the models that hold ``layers`` to ``handler``, until the block ends.
-
-    The handler may look at the call, ``proceed()`` with it, and return a context of its own. The last
-    handler to come in is asked first. Only the models' configurations are touched, and set back in any case.
+    Raises:
+        UnsupportedModelError: Their attention gives no probabilities, or does not go through the interface.
     """
-    return _switched(layers, lambda switch: switch.handlers, handler)
-
-
-def switch_off(layers: Iterable[nn.Module], mask: Mask) -> AbstractContextManager[None]:
-    """Let ``mask`` say of every attention call, before any handler sees it, which heads are ``off``.
-
-    What handlers put in place of an attention is switched off as well: the model is one without these heads.
-    """
-    return _switched(layers, lambda switch: switch.masks, mask)
-
-
-@contextmanager
-def _switched(layers: Iterable[nn.Module], queue: Callable[[_Switch], list[Any]], entry: Any) -> Iterator[None]:
-    configs = {id(layer.config): layer.config for layer in layers}
-    del layers  # what lasts must not keep a model alive
-    with ExitStack() as stack:
-        for config in configs.values():
-            stack.enter_context(_config_switched(config, queue, entry))
-        yield
-
-
-@contextmanager
-def _config_switched(config: Any, queue: Callable[[_Switch], list[Any]], entry: Any) -> Iterator[None]:
-    switch = _switches.get(id(config))
-    if switch is None:
-        switch = _Switch(config, config._attn_implementation)
-        if (switch.implementation or "eager") not in _IMPLEMENTATIONS:
+    for layer in layers:
+        implementation = layer.config._attn_implementation or "eager"  # type: ignore[union-attr]
+        if implementation not in _IMPLEMENTATIONS:
             raise UnsupportedModelError(
-                f"The model was loaded with attn_implementation={switch.implementation!r}, which gives no attention "
+                f"The model was loaded with attn_implementation={implementation!r}, which gives no attention "
                 "probabilities. Load it with attn_implementation='sdpa' (fused as well) or 'eager'."
             )
-        _switches[id(config)] = switch
-        # The form {"": name} leaves the configurations of sub-models as they are.
-        config._attn_implementation = {"": _NAME}
-    queue(switch).insert(0, entry)
-    try:
-        yield
-    finally:
-        queue(switch).remove(entry)
-        if switch.idle:
-            del _switches[id(config)]
-            config._attn_implementation = {"": switch.implementation}
+        if implementation == "eager" and "get_interface" not in forward_names(layer):
+            raise UnsupportedModelError(
+                f"{type(layer).__name__} looks its eager attention up by itself, where it cannot be watched: load the "
+                "model with attn_implementation='sdpa'."
+            )
 
 
-def _switch_of(config: Any) -> _Switch:
-    if id(config) not in _switches:
-        raise RuntimeError(
-            "This model is a copy, made while heads of the original were masked or its attention was watched, and "
-            "belongs to neither. Call set_attn_implementation('sdpa') or ('eager') on it."
-        )
-    return _switches[id(config)]
+class _Watch(NamedTuple):
+    """Who handles the attention calls of the models with these configurations."""
+
+    configs: list[Any]
+    handler: Handler
+
+    def sees(self, module: nn.Module) -> bool:
+        return any(getattr(module, "config", None) is config for config in self.configs)
 
 
+_watches: ContextVar[tuple[_Watch, ...]] = ContextVar("captum_attattr_watches", default=())
+
+masks: dict[int, Mask] = {}
+"""Say of every attention call, in any thread and before any handler sees it, which heads are ``off``.
+
+What handlers put in place of an attention is switched off as well: the model is one without these heads.
+"""
+
+
+def intercepted(layers: Iterable[nn.Module], handler: Handler, function: Callable[[], T]) -> T:
+    """Call a function with every attention call of the models that hold ``layers`` passed to ``handler``.
+
+    The handler may look at the call, ``proceed()`` with it, and return a context of its own. The last handler to come
+    in is asked first. Only calls in this thread are passed on, and none when the function has ended, however it ends:
+    what is set in a context of its own is gone with it.
+    """
+    layers = list(layers)
+    refuse_out_of_reach(layers)
+    watch = _Watch(list({id(layer.config): layer.config for layer in layers}.values()), handler)
+    return copy_context().run(_watching, watch, function)
+
+
+def _watching(watch: _Watch, function: Callable[[], T]) -> T:
+    _watches.set((watch, *_watches.get()))
+    return function()
+
+
+@torch.compiler.disable  # who watches, and what is masked, must not be compiled into a model
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+    implementation: str,
+    function: Callable[..., Result],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **options: Any,
 ) -> Result:
-    switch = _switch_of(module.config)
-    implementation = switch.implementation or "eager"
-    handlers = tuple(switch.handlers)
+    handlers = tuple(watch.handler for watch in _watches.get() if watch.sees(module))
     same = same_tokens(module, query, key)
-    call = AttentionCall(module, query, key, value, attention_mask, options, implementation, handlers, same_tokens=same)
-    for mask in switch.masks:
+    call = AttentionCall(
+        module, query, key, value, attention_mask, options, implementation, function, handlers, same_tokens=same
+    )
+    for mask in tuple(masks.values()):
         call = mask(call)
     return call.proceed()
 
 
-def _mask(*args: Any, config: Any, **kwargs: Any) -> Tensor | None:
-    implementation = _switch_of(config).implementation or "eager"
-    mask: Tensor | None = ALL_MASK_ATTENTION_FUNCTIONS[implementation](*args, config=config, **kwargs)
-    return mask
+def _watched(implementation: str | None, function: Callable[..., Result]) -> Callable[..., Result]:
+    """An attention function as who looks it up now is to have it."""
+    if not (_watches.get() or masks):
+        return function
+    return partial(_attention, implementation or "eager", function)
 
 
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, _mask)
+_getitem, _get_interface = AttentionInterface.__getitem__, AttentionInterface.get_interface
+
+# The two ways in which the files of models look their function up; the default is the file's own eager attention.
+AttentionInterface.__getitem__ = lambda self, name: _watched(name, _getitem(self, name))
+AttentionInterface.get_interface = lambda self, attn_implementation, default: _get_interface(
+    self, attn_implementation, _watched(attn_implementation, default)
+)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
 class UnsupportedModelError(ValueError):
@@ -41,6 +40,8 @@ class AttentionCall:
     mask: Tensor | None
     options: dict[str, Any]
     implementation: str
+    function: Callable[..., Result]
+    """What the model would have called by itself."""
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
     """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
@@ -107,9 +108,7 @@ class AttentionCall:
         if self.handlers:
             handler, *rest = self.handlers
             return handler(replace(self, handlers=tuple(rest), windows=1))
-        eager = self.implementation == "eager"
-        function = _eager_function(self.module) if eager else ALL_ATTENTION_FUNCTIONS[self.implementation]
-        return function(self.module, self.query, self.key, self.value, self.mask, **self.options)
+        return self.function(self.module, self.query, self.key, self.value, self.mask, **self.options)
 
     def probabilities(self) -> Tensor:
         """Attention probabilities (batch, head, query, key), by the family's own eager function."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from captum_attattr.baselines import AttentionBaselines, attention_baseline, inp
 from captum_attattr.chunks import Chunks
 from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
-from captum_attattr.gradients import without_parameter_gradients
+from captum_attattr.gradients import with_gradients
 from captum_attattr.integration import Convergence, Integral, Rise, integrate
 from captum_attattr.path import Path
 from captum_attattr.quadrature import check_steps, quadrature
@@ -102,6 +101,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return True
 
     @log_usage()
+    @with_gradients(True)
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -179,22 +179,22 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         n_steps = (_FIXED_STEPS if tolerance is None else _MOST_STEPS) if n_steps is None else n_steps
         check_steps(method, n_steps, fixed=tolerance is None)
         keep = Keep(reductions(reduce), self._multiply_by_inputs)
-        with self._recorded(inputs, additional_forward_args) as recording:
-            paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
-            clean = recording.forward.scores(recording.output, target)
-            count, device = recording.forward.batch_size, recording.states[0].context.device
-            total = None if tolerance is not None else n_steps * count * (1 if self._path == "joint" else len(paths))
-            with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-                most = 1 if recording.one_by_one else internal_batch_size
-                chunks = Chunks(count, most, device, bar.update)
-                integrals: list[Integral] = []
-                for walk in self._walks(recording, paths, target, chunks, tolerance is not None):
-                    bar.set_postfix(path=f"{len(integrals) + 1} of {len(paths)}")
-                    integrals.append(
-                        Adaptation(walk, tolerance, n_steps, clean, keep).integral()
-                        if tolerance is not None
-                        else integrate(walk, *quadrature(method, n_steps), keep, clean)
-                    )
+        recording = self._recorded(inputs, additional_forward_args)
+        paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
+        clean = recording.forward.scores(recording.output, target)
+        count, device = recording.forward.batch_size, recording.states[0].context.device
+        total = None if tolerance is not None else n_steps * count * (1 if self._path == "joint" else len(paths))
+        with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
+            most = 1 if recording.one_by_one else internal_batch_size
+            chunks = Chunks(count, most, device, bar.update)
+            integrals: list[Integral] = []
+            for walk in self._walks(recording, paths, target, chunks, tolerance is not None):
+                bar.set_postfix(path=f"{len(integrals) + 1} of {len(paths)}")
+                integrals.append(
+                    Adaptation(walk, tolerance, n_steps, clean, keep).integral()
+                    if tolerance is not None
+                    else integrate(walk, *quadrature(method, n_steps), keep, clean)
+                )
         self.convergence = Convergence.of(integrals)
         self.convergence.warn(self._names(recording), tolerance, n_steps)
         results = self._as_given([as_asked(layer, reduce) for one in integrals for layer in one.kept])
@@ -203,6 +203,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         deltas: list[Any] = [one.gap for one in integrals]
         return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
 
+    @with_gradients(True)
     def compute_convergence_delta(  # type: ignore[override]
         self,
         attributions: Tensor | list[Tensor],
@@ -227,26 +228,26 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         given = attributions if isinstance(attributions, (list, tuple)) else [attributions]
         if len(given) != len(self._layers()):
             raise ValueError(f"Got attributions of {len(given)} layers for {len(self._layers())} layers.")
-        with self._recorded(end_point, additional_forward_args) as recording:
-            if any(attribution.shape[0] != recording.forward.batch_size for attribution in given):
-                sizes = sorted({attribution.shape[0] for attribution in given})
-                raise ValueError(
-                    f"Got attributions of {sizes} examples for inputs of {recording.forward.batch_size}: the batch "
-                    "sizes must agree."
-                )
-            paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
-            clean = recording.forward.scores(recording.output, target)
-            most = 1 if recording.one_by_one else None
-            chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
-            walks = self._walks(recording, paths, target, chunks, False)
-            sums = [attribution.flatten(1).sum(1) for attribution in given]
-            if self._path == "joint":
-                sums = [torch.stack(sums).sum(0)]
-            deltas = []
-            for walk, total in zip(walks, sums, strict=True):
-                rise = Rise.of(walk, clean, walk.start(recording.forward.all_rows))
-                deltas.append(total - rise.change.to(total))
-            return deltas[0] if self._path == "joint" else self._as_given(deltas)
+        recording = self._recorded(end_point, additional_forward_args)
+        if any(attribution.shape[0] != recording.forward.batch_size for attribution in given):
+            sizes = sorted({attribution.shape[0] for attribution in given})
+            raise ValueError(
+                f"Got attributions of {sizes} examples for inputs of {recording.forward.batch_size}: the batch "
+                "sizes must agree."
+            )
+        paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
+        clean = recording.forward.scores(recording.output, target)
+        most = 1 if recording.one_by_one else None
+        chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
+        walks = self._walks(recording, paths, target, chunks, False)
+        sums = [attribution.flatten(1).sum(1) for attribution in given]
+        if self._path == "joint":
+            sums = [torch.stack(sums).sum(0)]
+        deltas = []
+        for walk, total in zip(walks, sums, strict=True):
+            rise = Rise.of(walk, clean, walk.start(recording.forward.all_rows))
+            deltas.append(total - rise.change.to(total))
+        return deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def attention_function(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
@@ -260,16 +261,13 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
     def _as_given(self, values: list[Any]) -> Any:
         return values if isinstance(self.layer, (list, tuple)) else values[0]
 
-    @contextmanager
-    def _recorded(self, inputs: Any, additional_forward_args: Any) -> Any:
-        """A clean pass, and gradients on for what is replayed from it, though not for the parameters."""
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            forward = Forward(self.forward_func, inputs, additional_forward_args)
-            recording = Recording(forward, self._layers(), self._findings)
-            stack.enter_context(without_parameter_gradients(recording.roots))
-            yield recording
+    def _recorded(self, inputs: Any, additional_forward_args: Any) -> Recording:
+        """A clean pass. Gradients of what is replayed from it are asked for contexts only.
+
+        Whether parameters require one is left alone: another thread may train them.
+        """
+        forward = Forward(self.forward_func, inputs, additional_forward_args)
+        return Recording(forward, self._layers(), self._findings)
 
     def _paths(
         self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any

@@ -8,17 +8,18 @@ proportion; the rest is as it was.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercepted
 from captum_attattr.forward import Forward
+from captum_attattr.gradients import with_gradients
 from captum_attattr.layer_state import LayerState, agree
 from captum_attattr.module_calls import EndedCall, ModuleCalls
 
@@ -90,18 +91,16 @@ class _Pass:
         return ((state, *self.met[state.index]) for state in states if state.index < len(self.met))
 
 
+@with_gradients(False)
 def _pass_of(rows: Tensor, forward: Forward, layers: Sequence[nn.Module]) -> _Pass:
-    modules, owner = ModuleCalls(), threading.get_ident()
-    met: list[tuple[int, Tensor]] = []
+    modules, met = ModuleCalls(), list[tuple[int, Tensor]]()
 
     def record(call: AttentionCall) -> Result:
         result = call.proceed()
-        if threading.get_ident() == owner:
-            met.append((call.key.shape[2], result[0]))
+        met.append((call.key.shape[2], result[0]))
         return result
 
-    with torch.no_grad(), modules.following(), intercept(layers, record):
-        output = forward(rows)
+    output = modules.following(lambda: intercepted(layers, record, partial(forward, rows)))
     return _Pass(modules, output, met)
 
 

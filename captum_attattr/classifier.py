@@ -12,7 +12,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, attention_layers, intercept
+from captum_attattr.attention import AttentionCall, Result, attention_layers, intercepted
+from captum_attattr.forward import uncompiled
 from captum_attattr.model_loading import load_classifier
 from captum_attattr.model_output import Kind, output_of
 
@@ -80,7 +81,7 @@ class Classifier:
             raise TypeError(f"model must be a transformers model, a folder or a name, got {type(model).__name__}.")
         if tokenizer is None:
             raise TypeError("A model given as a module needs its tokenizer: explain(text, model, tokenizer).")
-        self.model: Any = model
+        self.model: Any = uncompiled(model)
         self.tokenizer = tokenizer
         self._config: Any = cast(Any, model).config
         self.labels: list[str] = _labels(self._config)
@@ -121,8 +122,8 @@ class Classifier:
             calls.append(call.module)
             return call.proceed()
 
-        with torch.no_grad(), intercept(layers, note):
-            outputs = self.outputs(*batch.inputs)
+        with torch.no_grad():
+            outputs = intercepted(layers, note, lambda: self.outputs(*batch.inputs))
         return outputs, [module for module in calls if module in layers]
 
     def target(self, wanted: int | str) -> int:

@@ -47,6 +47,14 @@ def _copied(cache: Any, rows: Tensor | None) -> Any:
     return cache
 
 
+def uncompiled(function: Any) -> Any:
+    """The model or function that ``torch.compile`` was given: it computes the same, and can be watched at it."""
+    for name in ("_orig_mod", "_torchdynamo_orig_callable"):
+        if hasattr(function, name):
+            return getattr(function, name)
+    return function
+
+
 def _plain(value: Any) -> Any:
     """A tensor without history, that autograd may keep even where it was made in inference mode."""
     if not isinstance(value, Tensor):
@@ -59,7 +67,7 @@ class Forward:
 
     Args:
         forward_func: A model, or any function of the inputs that runs one. A model output of transformers
-            counts as its ``logits``.
+            counts as its ``logits``. What ``torch.compile`` made is run as what it was made from.
         inputs: A tensor, or a tuple of tensors, dimension 0 counting the examples.
         additional_forward_args: Captum's: one more argument, or a tuple of them, of any type. Tensors with one
             row an example follow the examples, as do caches of keys and values, a copy of which each pass is given;
@@ -87,7 +95,7 @@ class Forward:
             if isinstance(value, Tensor) and value.dim() and len(value) != self.batch_size
         )  # fmt: skip
         """Lengths of the tensors among the arguments that do not follow the examples."""
-        self.function = forward_func
+        self.function = uncompiled(forward_func)
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:

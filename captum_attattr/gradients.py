@@ -1,37 +1,55 @@
-"""What a pass leaves for its gradient, and what it must not ask a gradient of."""
+"""What a pass leaves for its gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import UnsupportedModelError
+from captum_attattr.undoing import Undo, undoing
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-@contextmanager
-def without_parameter_gradients(roots: Sequence[nn.Module]) -> Iterator[None]:
-    """Parameters need no gradient inside the block; each is set back to what it was."""
-    # By name: where weights are offloaded, a parameter is another object after each pass.
-    places = [
-        (module, name)
-        for root in roots
-        for module in root.modules()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    ]
+def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Lets a function run with gradients on or off; then they, and hooks for saved tensors, are as they were.
 
-    def require(gradients: bool) -> None:
-        for module, name in places:
-            getattr(module, name).requires_grad_(gradients)
+    However it ends: torch's own context managers let an interrupt slip between the block and its end.
+    """
 
-    try:
-        require(False)
-        yield
-    finally:
-        require(True)
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def switched(*args: P.args, **kwargs: P.kwargs) -> T:
+            def run(undo: list[Undo]) -> T:
+                undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+                undo.append(partial(_drop_saving_hooks, _saving_hooks()))
+                if on and torch.is_inference_mode_enabled():
+                    stack = ExitStack()
+                    undo.append(stack.close)
+                    stack.enter_context(torch.inference_mode(False))
+                torch.set_grad_enabled(on)
+                return function(*args, **kwargs)
+
+            return undoing(run)
+
+        return switched
+
+    return decorated
+
+
+def _saving_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _drop_saving_hooks(until: Any) -> None:
+    while _saving_hooks() not in (until, None):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
 
 
 @contextmanager

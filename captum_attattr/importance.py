@@ -17,6 +17,7 @@ from captum_attattr.attention import UnsupportedModelError, attention_layers
 from captum_attattr.checkpoint import Checkpoint, check_settings, model_fingerprint
 from captum_attattr.digest import Digest
 from captum_attattr.feeding import LABELS, Feed, feed
+from captum_attattr.forward import uncompiled
 from captum_attattr.masking import HeadNumbers
 from captum_attattr.measures import Measure, measure_of
 from captum_attattr.model_output import Kind, output_of
@@ -84,6 +85,7 @@ class HeadImportance:
             raise TypeError(
                 f"model must be a transformers model or a function that runs one, got {type(model).__name__}."
             )
+        model = uncompiled(model)
         if not isinstance(model, nn.Module) and layers is None:
             raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
         if target not in ("gold", "next", "predicted"):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, UnsupportedModelError, attention_layers, switch_off
+from captum_attattr.attention import (
+    AttentionCall,
+    UnsupportedModelError,
+    attention_layers,
+    masks,
+    refuse_out_of_reach,
+)
+from captum_attattr.undoing import undoing
 
 HeadChoice = Mapping[int, Iterable[int]] | Iterable[tuple[int, int]] | Tensor
 """Heads as {layer: [heads]}, as (layer, head) pairs, or as a boolean (layers, heads) tensor."""
@@ -176,25 +183,29 @@ class HeadMask:
     def __init__(self, model: nn.Module, heads: HeadChoice) -> None:
         layers = attention_layers(model)
         self.heads = chosen_heads(heads, [HeadNumbers.of(layer) for layer in layers])
+        refuse_out_of_reach(layers)
         # By weak references: a mask that lasts must not keep a model alive that nobody else holds.
-        self._masked = weakref.WeakKeyDictionary({layers[place]: masked for place, masked in self.heads.items()})
-        self._switch: AbstractContextManager[None] | None = switch_off(layers, self._mark)
-        self._switch.__enter__()
-        self._end = weakref.finalize(layers[0], self.remove)
+        masked = weakref.WeakKeyDictionary({layers[place]: numbers for place, numbers in self.heads.items()})
+        self._mask = _Mask(next(_numbers), masked)
+        self._ends: list[weakref.finalize[Any, Any]] = [weakref.finalize(layers[0], self._mask.remove)]
+        try:
+            self._mask.apply()
+        except BaseException:
+            self.remove()
+            raise
 
     @property
     def active(self) -> bool:
         """Whether the heads are switched off now."""
-        return self._switch is not None
+        return self._mask.number in masks
 
     def remove(self) -> None:
         """Switch the heads on again; a second time does nothing."""
-        switch, self._switch = self._switch, None
-        if switch is not None:
-            self._end.detach()
-            switch.__exit__(None, None, None)
+        undoing(lambda undo: undo.extend([*(end.detach for end in self._ends), self._mask.remove]))
 
     def __enter__(self) -> HeadMask:
+        # An interrupt may come before the first line of __exit__: then the mask goes with its handle.
+        self._ends.append(weakref.finalize(self, self._mask.remove))
         if not self.active:
             raise RuntimeError("This mask was removed before: call mask_heads again.")
         return self
@@ -202,10 +213,36 @@ class HeadMask:
     def __exit__(self, *_: Any) -> None:
         self.remove()
 
-    def _mark(self, call: AttentionCall) -> AttentionCall:
-        masked = self._masked.get(call.module)
+
+_numbers = itertools.count()
+
+
+class _Mask(NamedTuple):
+    """What masks heads, and is held as long as they are masked."""
+
+    number: int
+    masked: weakref.WeakKeyDictionary[nn.Module, list[int]]
+
+    @property
+    def sign(self) -> str:
+        """An attribute of the masked layers, by which a copy of them is known, which has no mask."""
+        return f"captum_attattr_mask_{self.number}"
+
+    def apply(self) -> None:
+        for layer in list(self.masked):
+            vars(layer)[self.sign] = True
+        masks[self.number] = self.mark
+
+    def remove(self) -> None:
+        masks.pop(self.number, None)
+        for layer in list(self.masked):
+            vars(layer).pop(self.sign, None)
+
+    def mark(self, call: AttentionCall) -> AttentionCall:
+        masked = self.masked.get(call.module)
         if masked is None:
-            _refuse_replica(call.module)
+            if self.sign in vars(call.module):
+                _refuse_copy(call.module)
             return call
         remaining, heads = HeadNumbers.of(call.module).remaining, call.query.shape[1]
         if len(remaining) != heads:
@@ -217,12 +254,16 @@ class HeadMask:
         return replace(call, off=off if call.off is None else call.off | off)
 
 
-def _refuse_replica(module: nn.Module) -> None:
+def _refuse_copy(module: nn.Module) -> None:
     if getattr(module, "_is_replica", False):
         raise UnsupportedModelError(
             "DataParallel runs copies of the model's layers, which no mask knows. Use DistributedDataParallel, or the "
             "model itself on one device."
         )
+    raise RuntimeError(
+        "This model is a copy, made while heads of the original were masked, and has no mask itself. Copy the model "
+        "before its heads are masked, or run the copy when the mask of the original is removed."
+    )
 
 
 def mask_heads(model: nn.Module, heads: HeadChoice) -> HeadMask:
@@ -245,9 +286,9 @@ def mask_heads(model: nn.Module, heads: HeadChoice) -> HeadMask:
             may be given and stay as they are.
 
     Returns:
-        A handle whose ``remove()`` undoes it, and a context manager that does so at the end of its block. Choose the
-        attention implementation before: ``set_attn_implementation`` switches masks off. Where activations are computed
-        again for the backward pass (gradient checkpointing), keep that pass inside the block.
+        A handle whose ``remove()`` undoes it, and a context manager that does so at the end of its block. All threads
+        see the mask. A copy of the model has none: it refuses to run while the mask is on. Where activations are
+        computed again for the backward pass (gradient checkpointing), keep that pass inside the block.
 
     Raises:
         TypeError: ``heads`` has another form, or ``model`` is no module.

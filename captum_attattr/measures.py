@@ -21,15 +21,14 @@ Another measure is another subclass of :class:`Measure`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Handler, Result, intercept
+from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.forward import Forward
 from captum_attattr.gold_labels import GoldLabels
@@ -153,8 +152,7 @@ class Taylor(Measure):
 
         with torch.inference_mode(False), torch.enable_grad():
             forward = Forward(examples.outputs_of, examples.inputs)
-            with _watched(examples.layers, watch):
-                outputs = forward()
+            outputs = _watched(examples.layers, watch, forward)
             score = _scores(forward, outputs, examples.target(outputs.detach()))
             if not score.requires_grad:
                 raise ValueError("The model's output does not depend on its attention: is it detached, or a class?")
@@ -182,8 +180,8 @@ class Attention(Measure):
             found.append(call.probabilities().masked_fill(~call.pairs_of_tokens(), 0).amax((-2, -1)))
             return call.proceed()
 
-        with torch.no_grad(), _watched(examples.layers, watch):
-            Forward(examples.logits_of, examples.inputs)()
+        with torch.no_grad():
+            _watched(examples.layers, watch, Forward(examples.logits_of, examples.inputs))
         return found
 
 
@@ -287,16 +285,14 @@ def measure_of(given: str | Measure) -> Measure:
     return MEASURES[given]
 
 
-@contextmanager
-def _watched(layers: Sequence[nn.Module], handler: Handler) -> Iterator[None]:
-    """Pass the layers' attention calls to the handler, and refuse a model that drops out at random."""
+def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[], Tensor]) -> Tensor:
+    """Call a function with the layers' attention calls passed to the handler; a model that drops out is refused."""
 
     def checked(call: AttentionCall) -> Result:
         refuse_dropout(float(call.options.get("dropout") or 0.0))
         return handler(call) if call.module in layers else call.proceed()
 
-    with ModuleCalls().following(), intercept(layers, checked):
-        yield
+    return ModuleCalls().following(lambda: intercepted(layers, checked, function))
 
 
 def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, intercept
+from captum_attattr.attention import AttentionCall, Result, intercepted
 from captum_attattr.gold_labels import GoldLabels, rows_of
 from captum_attattr.model_output import Output
 
@@ -76,8 +76,9 @@ class Seen:
             calls.append(call.module)
             return call.proceed()
 
-        with torch.no_grad(), intercept(examples.layers, note):
-            outputs = examples.logits_of(*(value[:1] for value in examples.inputs))
+        with torch.no_grad():
+            first = [value[:1] for value in examples.inputs]
+            outputs = intercepted(examples.layers, note, lambda: examples.logits_of(*first))
         layers = [module for module in calls if module in examples.layers]
         missing = [layer for layer in examples.layers if layer not in calls]
         if missing:

@@ -12,21 +12,19 @@ of the batch; where it does not (state kept aside of the hidden states), whole p
 from __future__ import annotations
 
 import itertools
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
+from captum_attattr.attention import AttentionCall, Handler, Result, UnsupportedModelError, intercepted
 from captum_attattr.batch_axis import by_example, find_axis, refuse_other_sizes
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
-from captum_attattr.gradients import refuse_without_derivative, saved_bytes
+from captum_attattr.gradients import refuse_without_derivative, saved_bytes, with_gradients
 from captum_attattr.layer_state import LayerState, agree, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
 from captum_attattr.rows_read import CANDIDATES, OnlyRows, with_rows_only
@@ -60,12 +58,9 @@ class Recording:
         self._windows: dict[int, int] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
         modules = ModuleCalls()
-        owner = threading.get_ident()
         places = itertools.count()
 
         def record(call: AttentionCall) -> Result:
-            if threading.get_ident() != owner:
-                return call.proceed()
             refuse_dropout(float(call.options.get("dropout") or 0.0))
             result = call.proceed()
             call = by_example(call, forward.batch_size, call.module in wanted)
@@ -76,8 +71,7 @@ class Recording:
                 self._ended[self._last] = self._last_ended
             return result
 
-        with torch.no_grad(), modules.following(), intercept(self._layers, record):
-            self.output = forward()
+        self.output = self._clean_pass(modules, record)
         self.roots = modules.roots
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
@@ -89,6 +83,10 @@ class Recording:
         )
         self._rows_read = self._find_rows_read()
         self._findings = known.of(forward.function, (*same, str(self._rows_read)))
+
+    @with_gradients(False)
+    def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
+        return modules.following(lambda: intercepted(self._layers, record, self.forward))
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -128,11 +126,8 @@ class Recording:
         pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
         length = self._last_context.shape[1]
         only = OnlyRows(rows_read, length) if rows_read is not None else None
-        owner = threading.get_ident()
 
         def substitute(call: AttentionCall) -> Result:
-            if threading.get_ident() != owner:
-                return call.proceed()
             place = next(places)
             if place in substitutes:
                 folded = replace(call, windows=self._windows[place])
@@ -147,8 +142,10 @@ class Recording:
                 only.begin()
             return result
 
-        with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
-            return self.forward(rows)
+        def run() -> Tensor:
+            return only.narrowing(partial(self.forward, rows)) if only is not None else self.forward(rows)
+
+        return handing_back(ended, pick, lambda: intercepted(self._layers, substitute, run))
 
     def _find_rows_read(self) -> slice | None:
         """Rows of the sequence, if they are few, such that no others are read after the last attention."""
@@ -166,6 +163,7 @@ class Recording:
                 return candidate
         return None
 
+    @with_gradients(True)
     def _check(self, first: int) -> Finding:
         """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
         length = self._last_context.shape[1]

@@ -8,12 +8,16 @@ assumed: rows are left out only if the output stays what it is with NaN in their
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 from torch.utils._pytree import tree_map_only
+
+from captum_attattr.undoing import Undo, undoing
+
+T = TypeVar("T")
 
 CANDIDATES = (slice(0, 1), slice(-1, None))
 """Rows that heads of models read: the first, the last."""
@@ -41,6 +45,20 @@ class OnlyRows(TorchFunctionMode):
     def begin(self) -> None:
         """The last attention call is done."""
         self._begun = True
+
+    def narrowing(self, function: Callable[[], T]) -> T:
+        """Call a function under this mode."""
+
+        def narrowed(undo: list[Undo]) -> T:
+            undo.append(self._leave)
+            self.__enter__()  # type: ignore[no-untyped-call]
+            return function()
+
+        return undoing(narrowed)
+
+    def _leave(self) -> None:
+        while self in _get_current_function_mode_stack():  # type: ignore[no-untyped-call]
+            _pop_mode()  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
 from captum_attattr.chunks import Chunks
+from captum_attattr.gradients import with_gradients
 from captum_attattr.path import FrozenMatrices, Path, full_precision
 from captum_attattr.reductions import Keep, Shares, gather
 from captum_attattr.replay import Recording, Substitute, always
@@ -105,6 +106,7 @@ class Walk(ABC):
     def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
         """Shares from totals, a layer each; ``examples`` (cells,) says to which example each cell belongs."""
 
+    @with_gradients(False)
     def start(self, examples: Tensor) -> Tensor:
         """F with the attention of the walk's layers at their baselines, (examples,)."""
 
@@ -113,8 +115,7 @@ class Walk(ABC):
             output = self._recording.replay(self._substitutes(zero, examples[rows], {}), examples[rows])
             return self._recording.forward.scores(output, self._target, examples[rows])
 
-        with torch.no_grad():
-            return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
+        return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
 
     @abstractmethod
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> Mapping[int, Substitute]:
@@ -271,12 +272,14 @@ def _gradients(
     recording: Recording, output: Tensor, target: TargetType, rows: Tensor, contexts: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     scores = recording.forward.scores(output, target, rows)
-    if not scores.requires_grad:
+    gradients: Sequence[Tensor | None] = [None]
+    if scores.requires_grad:
+        gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
+    if all(gradient is None for gradient in gradients):
         raise ValueError(
             "The forward function's output does not depend on the attention layer through differentiable operations. "
             "Does it run under torch.no_grad, detach its output, or return a predicted class?"
         )
-    gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
     found = tuple(torch.zeros_like(c) if g is None else g for g, c in zip(gradients, contexts, strict=True))
     if not all(bool(torch.isfinite(gradient).all()) for gradient in found):
         raise ValueError(

@@ -27,7 +27,7 @@ def snapshot(model: nn.Module, run: Callable[[], Any]) -> dict[str, Any]:
         "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
         "own forwards": {name: vars(module).get("forward") for name, module in modules.items()},
         "hooks of all modules": _hooks(vars(torch_module)),
-        "switched configurations": dict(attention._switches),
+        "watches and masks": (attention._watches.get(), dict(attention.masks)),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "output": _output(run),
     }
@@ -45,7 +45,7 @@ def untouched() -> Callable[..., Any]:
     @contextmanager
     def check(model: nn.Module, run: Callable[[], Any]) -> Iterator[None]:
         before = snapshot(model, run)
-        assert before["switched configurations"] == {}
+        assert before["watches and masks"] == ((), {})
         try:
             yield
         finally:

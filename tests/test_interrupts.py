@@ -1,0 +1,154 @@
+"""An interrupt may come at any moment, in the midst of setting up and of cleaning up too: nothing stays changed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.modules.module as torch_module
+import transformers as hf
+from snapshot import assert_same, snapshot
+
+import captum_attattr
+from captum_attattr import SelfAttentionAttribution, attention, attention_layers, module_calls, undoing
+from captum_attattr.masking import mask_heads
+
+PACKAGE = Path(captum_attattr.__file__).parent
+FILES = {str(PACKAGE / f"{name}.py") for name in ("undoing", "module_calls", "attention", "masking", "rows_read")}
+# Of other files the functions that set something or set it back.
+FUNCTIONS = {"with_gradients", "switched", "run", "_clean_pass", "saved_bytes", "_run", "_agrees"}
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """A model as small as can be, and something of everything that is set meanwhile: (model, inputs, what to do)."""
+    torch.manual_seed(0)
+    config = hf.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=2
+    )
+    model = hf.BertForSequenceClassification(config).double().eval()
+    ids = torch.randint(3, 20, (2, 4))
+    encoder = model.bert.encoder.layer[0]
+    own = encoder.forward
+    encoder.forward = lambda *args, **kwargs: own(*args, **kwargs)  # a user's own patch
+
+    def work():
+        with mask_heads(model, {0: [1]}), torch.no_grad():
+            return SelfAttentionAttribution(model, attention_layers(model)).attribute(ids, target=1, n_steps=1)
+
+    return model, lambda: model(ids), work
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt before one of the lines is run for the n-th time; without a line it counts them."""
+
+    def __init__(self, line=None, time=1):
+        self.line, self.time, self.times = line, time, Counter()
+
+    def watches(self, code):
+        # When mask_heads has returned and its block not begun, a mask lasts: nobody says that it is not to.
+        begun = code.co_name not in ("__enter__", "active")
+        ours = code.co_filename.startswith(str(PACKAGE))
+        return begun and (code.co_filename in FILES or (ours and code.co_name in FUNCTIONS))
+
+    def __call__(self, frame, event, argument):
+        if event == "call":
+            return self if self.watches(frame.f_code) else None
+        if event == "line":
+            line = (frame.f_code.co_filename, frame.f_lineno)
+            self.times[line] += 1
+            if line == self.line and self.times[line] == self.time:
+                raise KeyboardInterrupt
+        return self
+
+
+def interrupted(work, trace):
+    """Whether the interrupt came through."""
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def left(model):
+    """What is set meanwhile, as it is now."""
+    return {
+        "parameters": [parameter.requires_grad for parameter in model.parameters()],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+        "own forwards": [vars(module).get("forward") for module in model.modules()],
+        "hooks of all modules": [
+            list(hooks) for name, hooks in vars(torch_module).items() if "_global_forward" in name
+        ],
+        "implementation": model.config._attn_implementation,
+        "watches and masks": (attention._watches.get(), module_calls._forwards.get(), list(attention.masks)),
+        "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+        "function modes": torch.overrides._get_current_function_mode_stack(),
+        "saved tensors": torch._C._autograd._top_saved_tensors_default_hooks(True),
+        "lock": _lock_is_free(),
+    }
+
+
+def _lock_is_free():
+    """For another thread."""
+    free = []
+
+    def attempt():
+        free.append(undoing._lock.acquire(blocking=False))
+        if free == [True]:
+            undoing._lock.release()
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    thread.join()
+    return free
+
+
+@pytest.mark.filterwarnings("ignore:Replaying from")  # where a replay is tried out
+def test_at_every_line_of_what_sets_up_and_cleans_up(setting):
+    model, run, work = setting
+    whole, before, expected = snapshot(model, run), left(model), work()
+    counted = Interrupt()
+    assert not interrupted(work, counted)
+    assert len(counted.times) > 120
+    chance = random.Random(0)
+    for line, times in sorted(counted.times.items()):
+        time = chance.randint(1, times)
+        assert interrupted(work, Interrupt(line, time)), f"swallowed at {line}"
+        after = left(model)
+        assert after == before, f"{[name for name in before if after[name] != before[name]]} after {line}, {time}"
+    assert_same(whole, snapshot(model, run))
+    torch.testing.assert_close(work(), expected, atol=0, rtol=0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
+def test_by_signals_at_any_time(setting):
+    model, run, work = setting
+    whole, before, expected = snapshot(model, run), left(model), work()
+    chance, came = random.Random(0), 0
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for _ in range(60):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.03))
+                work()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                came += 1
+            assert left(model) == before
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    assert came > 6
+    assert_same(whole, snapshot(model, run))
+    torch.testing.assert_close(work(), expected, atol=0, rtol=0)
