@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -25,6 +25,17 @@ class Finding:
         return int(self.bytes_kept * max(ratio, ratio**2))
 
 
+@dataclass
+class Found:
+    """What was found out under the same circumstances."""
+
+    layers: dict[int, Finding] = field(default_factory=dict)
+    """By attention call."""
+    rows_apart: dict[bool, bool] = field(default_factory=dict)
+    """Whether what comes after the last attention call treats each row of a batch by itself, with rows of the sequence
+    left out (True) and with all of them."""
+
+
 class Findings:
     """What was found out about replaying one forward function, so that its next batch need not be checked again.
 
@@ -33,10 +44,10 @@ class Findings:
 
     def __init__(self) -> None:
         self._function: Any = None
-        self._known: dict[Any, dict[int, Finding]] = {}
+        self._known: dict[Any, Found] = {}
 
-    def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
-        """By attention call."""
+    def of(self, function: Any, circumstances: Hashable) -> Found:
+        """What is known, to be added to."""
         if function is not self._function:
             self._function, self._known = function, {}
-        return self._known.setdefault(circumstances, {})
+        return self._known.setdefault(circumstances, Found())
