@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 
@@ -25,16 +25,13 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall, Result, intercept
 from captum_attattr.findings import Finding, Findings
 from captum_attattr.forward import Forward, take_rows
-from captum_attattr.gradients import refuse_without_derivative, saved_bytes
-from captum_attattr.layer_state import LayerState, agree, layer_state
-from captum_attattr.memory import is_out_of_memory
+from captum_attattr.layer_state import LayerState, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
 from captum_attattr.module_state import ModuleState
-from captum_attattr.probes import Probe, alone, apart, beside_another, moved
-from captum_attattr.rows_read import CANDIDATES, OnlyRows, Shadows, with_rows_only
+from captum_attattr.rows_read import OnlyRows, with_rows_only
+from captum_attattr.trials import Substitute, Trials, always
 
-Substitute = Callable[[AttentionCall], Tensor]
-"""Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+__all__ = ["Recording", "Substitute", "always"]
 
 
 class Recording:
@@ -86,10 +83,9 @@ class Recording:
         self.roots = modules.roots
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
-        self._in_place = True
-        self._rows_read: slice | None = None
+        self._trials = Trials(forward, self.output, self.states, self.roots, self._last, self._last_context, self._run)
         with self._state_kept():
-            self._rows_read = self._find_rows_read()
+            self._rows_read, self._in_place = self._trials.find_rows_read()
         circumstances = (tuple(map(id, modules.begun)), forward.batch_size == 1, str(self._rows_read), self._in_place)
         self._findings = (findings or Findings()).of(forward.function, circumstances)
 
@@ -155,79 +151,20 @@ class Recording:
         with handing_back(ended, pick), intercept(self._layers, substitute), only or nullcontext():
             return self.forward(rows)
 
-    def _find_rows_read(self) -> slice | None:
-        """Rows of the sequence, if they are few, such that no others are read after the last attention.
-
-        Found on examples in other places than before: whether the rows of the batch stay in theirs is noted, too.
-        """
-        if not bool(torch.isfinite(self.output).all()):
-            return None
-        probe, length = moved(self.forward.batch_size), self._last_context.shape[1]
-        context = probe.contexts(self._last_context)
-        for candidate in CANDIDATES if length > 1 else ():
-            shadow = with_rows_only(context[:, candidate], candidate, length, float("nan"))
-            self._in_place, suffices = self._with_shadow(probe, context, shadow)
-            if suffices or not self._in_place:
-                return candidate if suffices else None
-        self._in_place, _ = self._with_shadow(probe, context, context)
-        return None
-
-    def _with_shadow(self, probe: Probe, context: Tensor, shadow: Tensor) -> tuple[bool, bool | None]:
-        """Whether this last context gives the clean output, and whether its shadow gives the same (None: not known)."""
-        shadows = Shadows(context, shadow)
-        try:
-            with torch.no_grad(), shadows:
-                output = self._run({self._last: always(context)}, probe.rows, self._rows_read)
-        except Exception as error:  # whatever a model does with outputs handed back
-            if is_out_of_memory(error):
-                raise
-            return False, None
-        if not self._is_clean(output, probe):
-            return False, None
-        other = shadows.of(output)
-        if other is None or output.dim() == 0:
-            return True, None if other is None else _close(other, output)
-        same = probe.same.to(output.device)
-        return True, _close(other[same], output[same])
-
-    def _is_clean(self, output: Tensor | None, probe: Probe) -> bool:
-        """Whether the rows that the probe leaves alone have the clean output."""
-        clean = take_rows(self.output, probe.rows, self.forward.batch_size)
-        if output is None or output.shape != clean.shape:
-            return False
-        if clean.dim() > 0:
-            same = probe.same.to(clean.device)
-            output, clean = output.detach()[same], clean[same]
-        return agree(output.detach(), clean, 2 / 3, self._last_context.dtype)
-
-    def _rows_apart(self) -> bool:
-        """Whether, after the last attention, what comes out of a row does not depend on the others."""
-        if self.output.dim() == 0:
-            return True
-        probe = apart(self.forward.batch_size)
-        context = probe.contexts(self._last_context)
-        changed = probe.changed(self._last_context)
-        same, are_apart = self._with_shadow(probe, context, changed)
-        if are_apart is False and self._rows_read is None:
-            raise _mixing()  # whatever was handed back: it comes after that
-        if are_apart is None and same:
-            # Shadows could not be followed: the model's modules have to see other contexts.
-            return self._with_shadow(probe, changed, changed)[0]
-        return bool(are_apart)
-
     def _check(self, first: int) -> Finding:
         """Make sure that replays treat each row as the model does; measure the memory of a row."""
         length = self._last_context.shape[1]
         state = next(state for state in self.states if state.index == first)
         if self._ended[first]:
+            probe = self._trials.probe(first, self._in_place)
             for narrowed in (True, False) if self._rows_read is not None else (False,):
-                if self._found_apart():
-                    agrees, size = self._agrees(state, self._probe(first))
+                if self._are_rows_apart():
+                    agrees, size = self._trials.agrees(state, probe, self._rows_read)
                     if agrees:
                         return Finding(size, length, whole=False, narrowed=narrowed)
                 self._rows_read = None
         replayed, self._ended[first] = self._ended[first], []
-        size = self._whole_pass(state)
+        size = self._trials.whole_pass(state)
         if replayed:
             warnings.warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
@@ -236,100 +173,11 @@ class Recording:
             )
         return Finding(size, length, whole=True, narrowed=False)
 
-    def _found_apart(self) -> bool:
+    def _are_rows_apart(self) -> bool:
         place = self._rows_read is not None
         if place not in self._findings.rows_apart:
-            self._findings.rows_apart[place] = self._rows_apart()
+            self._findings.rows_apart[place] = self._trials.rows_apart(self._rows_read)
         return self._findings.rows_apart[place]
-
-    def _probe(self, first: int) -> Probe:
-        """The first layer is tried out on more than the others: what meets in a layer above is seen from there."""
-        batch_size = self.forward.batch_size
-        if self.output.dim() == 0:
-            return alone(batch_size)
-        if not self._in_place:
-            return apart(batch_size)
-        lowest = min(state.index for state in self.states)
-        return beside_another(batch_size) if first == lowest else alone(batch_size)
-
-    def _agrees(self, state: LayerState, probe: Probe) -> tuple[bool, int]:
-        """Whether a replay from this layer does with a probe as the model does; bytes that a row keeps."""
-        try:
-            return self._tried(state, probe, gradients=True)
-        except Exception as error:
-            if not is_out_of_memory(error):
-                if self._ended[state.index]:  # whatever a model does with outputs handed back
-                    return False, 0
-                raise
-            if len(probe.rows) == 1:
-                raise
-        # With what they keep for their gradients the rows did not fit, but perhaps one does.
-        agrees, _ = self._tried(state, probe, gradients=False)
-        agrees_alone, size = self._tried(state, alone(self.forward.batch_size), gradients=True)
-        return agrees and agrees_alone, size
-
-    def _tried(self, state: LayerState, probe: Probe, gradients: bool) -> tuple[bool, int]:
-        seen: list[bool] = []
-        watched = {other.index: _compared(other, probe, seen) for other in self.states if other.index > state.index}
-        with torch.set_grad_enabled(gradients), saved_bytes(self.roots) as saved:
-            context = probe.changed(state.context).requires_grad_(gradients)
-            output = self._run({state.index: always(context), **watched}, probe.rows, self._rows_read)
-            if gradients:
-                refuse_without_derivative(output)
-        return self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows)
-
-    def _whole_pass(self, state: LayerState) -> int:
-        """Make sure that whole passes treat each row by itself; bytes that a row keeps."""
-        batch_size = self.forward.batch_size
-        try:
-            agrees, size = self._agrees(state, alone(1) if self.output.dim() == 0 else apart(batch_size))
-            failed = None
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            agrees, failed = False, error
-        if agrees:
-            return size
-        again = Probe(self.forward.all_rows, torch.ones(batch_size))
-        if not self._agrees(state, again)[0]:
-            raise ValueError(
-                "The forward function gave two different outputs for the same input, so no difference between "
-                "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"
-            ) from failed
-        raise _mixing() from failed
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Equal but for what the order of sums changes: both were computed by the same steps."""
-    error = torch.finfo(other.dtype).eps ** (2 / 3) if other.is_floating_point() else 0.0
-    return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))
-
-
-def _mixing() -> ValueError:
-    return ValueError(
-        "The forward function reorders or mixes the examples of a batch: what it gives for one depends on which others "
-        "are there, or on their order (sorting by length, a mean over the batch, batch normalisation in training "
-        "mode). Give a function that treats each row by itself, and leaves it in its place."
-    )
-
-
-def always(context: Tensor) -> Substitute:
-    """Puts this context in place."""
-    return lambda call: context
-
-
-def _compared(state: LayerState, probe: Probe, seen: list[bool]) -> Substitute:
-    """Leaves the layer as it is, and notes whether it computes what it did in the clean pass."""
-    rows = probe.rows[probe.same]
-
-    def substitute(call: AttentionCall) -> Tensor:
-        context, _ = call.proceed()
-        own = context.detach()[probe.same.to(context.device)]
-        ours, clean = (torch.where(state.attends[rows], c, 0) for c in (own, state.context[rows]))
-        seen.append(agree(ours, clean, 2 / 3))
-        return context
-
-    return substitute
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
