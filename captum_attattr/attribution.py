@@ -270,6 +270,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             stack.enter_context(torch.enable_grad())
             forward = Forward(self.forward_func, inputs, additional_forward_args)
             recording = Recording(forward, self._layers(), self._findings)
+            stack.callback(recording.restore)
             stack.enter_context(without_parameter_gradients(recording.roots))
             yield recording
 

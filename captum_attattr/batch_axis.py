@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercept
 from captum_attattr.forward import Forward
 from captum_attattr.layer_state import LayerState, agree
+from captum_attattr.memory import is_out_of_memory
 from captum_attattr.module_calls import EndedCall, ModuleCalls
 
 
@@ -59,7 +60,7 @@ def find_axis(
     try:
         other = _pass_of(rows, forward, layers)
     except Exception as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        if is_out_of_memory(error):
             raise
         _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
         if forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them
