@@ -21,6 +21,7 @@ from captum_attattr.attention import AttentionCall, Result, UnsupportedModelErro
 from captum_attattr.forward import Forward
 from captum_attattr.gradients import with_gradients
 from captum_attattr.layer_state import LayerState, agree
+from captum_attattr.memory import is_out_of_memory
 from captum_attattr.module_calls import EndedCall, ModuleCalls
 
 
@@ -60,7 +61,7 @@ def find_axis(
     try:
         other = _pass_of(rows, forward, layers)
     except Exception as error:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        if is_out_of_memory(error):
             raise
         _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
         if forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them

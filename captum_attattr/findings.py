@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +27,17 @@ class Finding:
         return int(self.bytes_kept * max(ratio, ratio**2))
 
 
+@dataclass
+class Found:
+    """What was found out under the same circumstances."""
+
+    layers: dict[int, Finding] = field(default_factory=dict)
+    """By attention call."""
+    rows_apart: dict[bool, bool] = field(default_factory=dict)
+    """Whether what comes after the last attention call treats each row of a batch by itself, with rows of the sequence
+    left out (True) and with all of them."""
+
+
 class Findings:
     """What was found out about replaying one forward function, so that its next batch need not be checked again.
 
@@ -37,9 +48,9 @@ class Findings:
         self._function: Any = None
         self._known: dict[Any, Any] = {}
 
-    def of(self, function: Any, circumstances: Hashable) -> dict[int, Finding]:
-        """By attention call."""
-        return self.recall(function, circumstances, lambda: {})
+    def of(self, function: Any, circumstances: Hashable) -> Found:
+        """What is known, to be added to."""
+        return self.recall(function, circumstances, Found)
 
     def recall(self, function: Any, circumstances: Hashable, find: Callable[[], T]) -> T:
         """What ``find`` found out before in these circumstances, or finds out now."""

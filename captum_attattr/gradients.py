@@ -62,7 +62,8 @@ def saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
         address = _address(tensor)
         if address not in weights:
             sizes[address] = tensor.untyped_storage().nbytes()
-        return tensor
+        # The tensor itself, kept by the operation that made it (softmax, tanh), would be a cycle never to be freed.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield sizes

@@ -47,9 +47,14 @@ class _Open:
 
 
 class ModuleCalls:
-    """Follows which modules are being called, in this thread only, while the clean pass runs."""
+    """Follows which modules are being called, in this thread only, while the clean pass runs.
 
-    def __init__(self) -> None:
+    Args:
+        begins: Called with each outermost module before it runs for the first time.
+    """
+
+    def __init__(self, begins: Callable[[nn.Module], object] = lambda root: None) -> None:
+        self._begins = begins
         self._thread = threading.get_ident()
         self._chain = [_Open(None)]
         self._occurrences: Counter[nn.Module] = Counter()
@@ -86,6 +91,7 @@ class ModuleCalls:
         _refuse_what_cannot_be_followed(module)
         if len(self._chain) == 1 and module not in self.roots:
             self.roots.append(module)
+            self._begins(module)
         self.begun.append(module)
         self.sizes.append([])
         self._chain.append(_Open(module, self._occurrences[module], len(self.begun)))

@@ -5,8 +5,9 @@ which module calls have already ended (the embeddings, the blocks below, the lay
 A replay runs the whole forward function again, but those modules hand back the outputs that they had, and
 the attention calls that are asked to put another context in place. No model family is known by name.
 
-Whether that gives the model's own output is checked before it is trusted, once per layer on one row
-of the batch; where it does not (state kept aside of the hidden states), whole passes are made instead.
+Whether that gives the model's own output is checked before it is trusted, for each batch and for each layer, on rows
+that would tell if they met or changed places (:mod:`captum_attattr.probes`). Where it does not (state kept aside of the
+hidden states), whole passes are made instead; where these are wrong as well, the forward function is refused.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Handler, Result, UnsupportedModelError, intercepted
+from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
 from captum_attattr.batch_axis import by_example, find_axis, refuse_other_sizes
 from captum_attattr.findings import Finding, Findings
-from captum_attattr.forward import Forward, take_rows
-from captum_attattr.gradients import refuse_without_derivative, saved_bytes, with_gradients
-from captum_attattr.layer_state import LayerState, agree, layer_state
+from captum_attattr.forward import Forward
+from captum_attattr.gradients import with_gradients
+from captum_attattr.layer_state import LayerState, layer_state
 from captum_attattr.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
-from captum_attattr.rows_read import CANDIDATES, OnlyRows, with_rows_only
+from captum_attattr.module_state import ModuleState
+from captum_attattr.rows_read import OnlyRows, with_rows_only
+from captum_attattr.trials import Substitute, Trials, always
+from captum_attattr.undoing import Undo, undoing
 
-Substitute = Callable[[AttentionCall], Tensor]
-"""Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+__all__ = ["Recording", "Substitute", "always"]
+
+T = TypeVar("T")
 
 
 class Recording:
@@ -47,7 +52,8 @@ class Recording:
 
     Raises:
         ValueError: A layer is not reached by the forward function, or is run more often than it is listed; the
-            model drops out at random; a sequence is all padding.
+            model drops out at random; a sequence is all padding. On a replay: examples of a batch meet, or change
+            places.
         UnsupportedModelError: The probabilities do not explain what the layer computes.
     """
 
@@ -57,7 +63,9 @@ class Recording:
         self._ended: dict[int, list[EndedCall]] = {}
         self._windows: dict[int, int] = {}
         wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
-        modules = ModuleCalls()
+        self._at_start: list[ModuleState] = []
+        self._keeps_state = False
+        modules = ModuleCalls(lambda root: self._at_start.append(ModuleState([root])))
         places = itertools.count()
 
         def record(call: AttentionCall) -> Result:
@@ -76,17 +84,26 @@ class Recording:
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
         known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
-        self._axis = known.recall(
-            forward.function,
-            (same, forward.standing, *self._windows.values()),
-            lambda: find_axis(forward, self._layers, self.states, modules),
+        self._axis = self._keeping_state(
+            lambda: known.recall(
+                forward.function,
+                (same, forward.standing, *self._windows.values()),
+                lambda: find_axis(forward, self._layers, self.states, modules),
+            )
         )
-        self._rows_read = self._find_rows_read()
-        self._findings = known.of(forward.function, (*same, str(self._rows_read)))
+        self._trials = Trials(
+            forward, self.output, self.states, self.roots, self._last, self._last_context, self._run, self.one_by_one
+        )
+        self._rows_read, self._in_place = self._keeping_state(self._trials.find_rows_read)
+        self._findings = known.of(forward.function, (*same, str(self._rows_read), self._in_place))
 
     @with_gradients(False)
     def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
-        return modules.following(lambda: intercepted(self._layers, record, self.forward))
+        def run(undo: list[Undo]) -> Tensor:
+            undo.append(self._restore)
+            return modules.following(lambda: intercepted(self._layers, record, self.forward))
+
+        return undoing(run)
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
@@ -101,7 +118,26 @@ class Recording:
                 "for all rows together, or has arguments that do not follow the example."
             )
         self.row_bytes(min(substitutes))
-        return self._run(substitutes, rows, self._rows_read)
+        run = partial(self._run, substitutes, rows, self._rows_read)
+        return self._keeping_state(run) if self._keeps_state else run()
+
+    def _restore(self) -> None:
+        """Put back what modules keep (:class:`ModuleState`) as it was before the clean pass."""
+        changed = [state.restore() for state in self._at_start]
+        self._keeps_state = any(changed) or self._keeps_state
+
+    def _keeping_state(self, function: Callable[[], T]) -> T:
+        """Call a function, and put back what modules keep as it was before."""
+        states = ModuleState(self.roots)
+
+        def put_back() -> None:
+            self._keeps_state = states.restore() or self._keeps_state
+
+        def kept(undo: list[Undo]) -> T:
+            undo.append(put_back)
+            return function()
+
+        return undoing(kept)
 
     @property
     def one_by_one(self) -> bool:
@@ -110,9 +146,9 @@ class Recording:
 
     def row_bytes(self, first: int) -> int:
         """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
-        if first not in self._findings:
-            self._findings[first] = self._check(first)
-        found = self._findings[first]
+        if first not in self._findings.layers:
+            self._findings.layers[first] = self._keeping_state(partial(self._check, first))
+        found = self._findings.layers[first]
         if found.whole:
             self._ended[first] = []
         if not found.narrowed:
@@ -143,101 +179,38 @@ class Recording:
             return result
 
         def run() -> Tensor:
-            return only.narrowing(partial(self.forward, rows)) if only is not None else self.forward(rows)
+            return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
 
         return handing_back(ended, pick, lambda: intercepted(self._layers, substitute, run))
 
-    def _find_rows_read(self) -> slice | None:
-        """Rows of the sequence, if they are few, such that no others are read after the last attention."""
-        length, rows = self._last_context.shape[1], self.forward.all_rows
-        if length == 1 or not bool(torch.isfinite(self.output).all()):
-            return None
-        for candidate in CANDIDATES:
-            context = with_rows_only(self._last_context[:, candidate], candidate, length, float("nan"))
-            try:
-                with torch.no_grad():
-                    output = self._run({self._last: always(context)}, rows, None)
-            except Exception:  # a forward function may well refuse NaN: then it is left as it is
-                return None
-            if output.shape == self.output.shape and agree(output, self.output, 2 / 3, self._last_context.dtype):
-                return candidate
-        return None
-
     @with_gradients(True)
     def _check(self, first: int) -> Finding:
-        """Make sure that a replay without a change gives the clean output; measure the memory of a row."""
+        """Make sure that replays treat each row as the model does; measure the memory of a row."""
         length = self._last_context.shape[1]
         state = next(state for state in self.states if state.index == first)
-        if self._rows_read is not None:
-            agrees, size = self._agrees(state)
-            if agrees:
-                return Finding(size, length, whole=False, narrowed=True)
-            self._rows_read = None
-        agrees, size = self._agrees(state)
-        if agrees or not self._ended[first]:
-            _refuse_randomness(agrees)
-            return Finding(size, length, whole=False, narrowed=False)
-        warnings.warn(
-            f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
-            "the same result, more slowly.",
-            stacklevel=2,
-        )
-        self._ended[first] = []
-        agrees, size = self._agrees(state)
-        _refuse_randomness(agrees)
+        if self._ended[first]:
+            probe = self._trials.probe(first, self._in_place)
+            for narrowed in (True, False) if self._rows_read is not None else (False,):
+                if self._are_rows_apart():
+                    agrees, size = self._trials.agrees(state, probe, self._rows_read)
+                    if agrees:
+                        return Finding(size, length, whole=False, narrowed=narrowed)
+                self._rows_read = None
+        replayed, self._ended[first] = self._ended[first], []
+        size = self._trials.whole_pass(state)
+        if replayed:
+            warnings.warn(
+                f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
+                "the same result, more slowly.",
+                stacklevel=2,
+            )
         return Finding(size, length, whole=True, narrowed=False)
 
-    def _agrees(self, state: LayerState) -> tuple[bool, int]:
-        """Whether a replay from this layer, of one row, gives the clean output; bytes that the row keeps."""
-        # One row; two from the last layer of a batch of one, where a first dimension of 1 may be something else than
-        # the batch: whatever else is handed back is handed back there, too, and that replay is short.
-        is_last = state is max(self.states, key=lambda other: other.index)
-        several = self.forward.batch_size == 1 and self.output.dim() > 0 and not self.one_by_one
-        count = 2 if is_last and several else 1
-        rows = torch.zeros(count, dtype=torch.long)
-        clean = take_rows(self.output, rows, self.forward.batch_size)
-        seen: list[bool] = []
-        watched = {other.index: _compared(other, rows, seen) for other in self.states if other.index > state.index}
-        with torch.enable_grad(), saved_bytes(self.roots) as saved:
-            context = state.context[:1].repeat(count, 1, 1, 1).requires_grad_()
-            try:
-                output = self._run({state.index: always(context), **watched}, rows, self._rows_read)
-            except UnsupportedModelError:
-                raise
-            except Exception:  # whatever a model does with outputs handed back: whole passes are always right
-                if not self._ended[state.index]:
-                    raise
-                return False, 0
-            refuse_without_derivative(output)
-            output = output.detach()
-        same = output.shape == clean.shape and agree(output, clean, 2 / 3, context.dtype)
-        return same and all(seen), sum(saved.values()) // count
-
-
-def _refuse_randomness(agrees: bool) -> None:
-    if not agrees:
-        raise ValueError(
-            "The forward function gave two different outputs for the same input, so no difference between "
-            "outputs can be attributed. Switch off what is random in it, or what one example gets from the "
-            "other examples of its batch; is the model in eval mode?"
-        )
-
-
-def always(context: Tensor) -> Substitute:
-    """Puts this context in place."""
-    return lambda call: context
-
-
-def _compared(state: LayerState, rows: Tensor, seen: list[bool]) -> Substitute:
-    """Leaves the layer as it is, and notes whether it computes what it did in the clean pass."""
-
-    def substitute(call: AttentionCall) -> Tensor:
-        context, _ = call.proceed()
-        ours, clean = (torch.where(state.attends[rows], c, 0) for c in (context.detach(), state.context[rows]))
-        seen.append(agree(ours, clean, 2 / 3))
-        return context
-
-    return substitute
+    def _are_rows_apart(self) -> bool:
+        place = self._rows_read is not None
+        if place not in self._findings.rows_apart:
+            self._findings.rows_apart[place] = self._trials.rows_apart(self._rows_read)
+        return self._findings.rows_apart[place]
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:

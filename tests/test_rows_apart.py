@@ -1,0 +1,310 @@
+"""Forward functions in which the examples of a batch meet or change places are refused; modules keep what they kept."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from oracles import direct_attribution
+from tiny_models import FAMILIES, case
+from torch import nn
+
+from captum_attattr import AttentionFunction, SelfAttentionAttribution, attention_layers
+from captum_attattr.faithfulness import HeadRemoval, leave_one_out
+from captum_attattr.rows_read import Shadows
+
+BERT = FAMILIES[0]
+both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])
+REFUSED = "reorders or mixes the examples of a batch"
+
+
+def attribute(forward, layers, c, path="layerwise", **options):
+    options = {"target": 1, "n_steps": 4, "additional_forward_args": c.mask, **options}
+    return SelfAttentionAttribution(forward, layers, path=path).attribute(c.inputs, **options)
+
+
+def of_different_lengths(batch):
+    """A case whose examples are 7, 6, 5, ... tokens long."""
+    c = case(BERT, batch=batch, padded=False)
+    for row in range(batch):
+        c.mask[row, 7 - row :], c.inputs[row, 7 - row :] = 0, 0
+    return c
+
+
+# Rows that move
+
+
+def sorted_by_length(c):
+    def forward(ids, mask):
+        order = mask.sum(1).argsort(stable=True)
+        return c.forward(ids[order], mask[order])[order.argsort()]
+
+    return forward
+
+
+def without_repetition(c):
+    def forward(ids, mask):
+        both, places = torch.cat([ids, mask], 1).unique(dim=0, return_inverse=True)
+        return c.forward(*both.chunk(2, 1))[places]
+
+    return forward
+
+
+MOVED = {
+    "sorted by length and brought back": sorted_by_length,
+    "without repetition": without_repetition,
+    "turned around and back": lambda c: lambda ids, mask: c.forward(ids.flip(0), mask.flip(0)).flip(0),
+    "turned around": lambda c: lambda ids, mask: c.forward(ids, mask).flip(0),
+    "shifted": lambda c: lambda ids, mask: c.forward(ids, mask).roll(1, 0),
+    "neighbours exchanged": lambda c: lambda ids, mask: c.forward(ids, mask)[torch.arange(len(ids)) ^ 1],
+}
+
+MET = {
+    "less the first": lambda y: y - y[:1],
+    "less the last": lambda y: y - y[-1:],
+    "less the one before": lambda y: y - y.roll(1, 0),
+    "less the mean": lambda y: y - y.mean(0),
+    "less the mean, which has no gradient": lambda y: y - y.detach().mean(0),
+    "less a hundredth of a millionth of the mean": lambda y: y - 1e-8 * y.mean(0),
+    "over the largest": lambda y: y / y.abs().amax(0),
+    "softmax over the batch": lambda y: y.log().softmax(0),
+    "sorted by the output": lambda y: y.sort(0).values,
+    "sums so far": lambda y: y.cumsum(0),
+    "normalised": lambda y: nn.functional.batch_norm(y, None, None, training=True),
+}
+
+
+@both_paths
+@pytest.mark.parametrize("batch", [2, 3])
+@pytest.mark.parametrize("how", MOVED)
+def test_rows_that_move_are_refused(how, batch, path):
+    if how == "neighbours exchanged" and batch == 3:
+        pytest.skip("of an even number only")
+    c = of_different_lengths(batch)
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(MOVED[how](c), attention_layers(c.model), c, path)
+
+
+@pytest.mark.parametrize("how", ["turned around and back", "turned around", "shifted", "without repetition"])
+def test_steps_that_move_are_refused(how):
+    """A batch of one has nothing to move, but its steps are rows as well."""
+    c = case(BERT, batch=1)
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(MOVED[how](c), attention_layers(c.model), c)
+
+
+@both_paths
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("how", MET)
+def test_rows_that_meet_are_refused(how, batch, path):
+    if how == "normalised" and batch == 1:
+        pytest.skip("torch refuses one row")
+    c = of_different_lengths(batch)
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(lambda *args: MET[how](c.forward(*args)), attention_layers(c.model), c, path)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("block", [0, 1, 2])
+@pytest.mark.parametrize("how", ["less the first", "less the mean"])
+def test_rows_that_meet_inside_the_model_are_refused(how, block, batch):
+    c = of_different_lengths(batch)
+    module = c.model.bert.encoder.layer[block].output
+    module.register_forward_hook(lambda module, args, output: output + MET[how](output))
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(c.forward, attention_layers(c.model), c)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rows_that_meet_in_what_cancels_are_not_refused(batch):
+    """The largest of the whole batch is subtracted before the exponential: the same but for rounding."""
+    c = of_different_lengths(batch)
+    layers = attention_layers(c.model)
+
+    def forward(ids, mask):
+        logits = c.model(ids, mask).logits
+        powers = (logits - logits.max()).exp()
+        return powers / powers.sum(-1, keepdim=True)
+
+    ours = attribute(forward, layers, c, n_steps=20)
+    (theirs,), _ = direct_attribution(c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], layers[:1], padding=c.padding)
+    assert (ours[0] - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+
+
+def test_a_second_batch_is_looked_at_for_itself():
+    """Sorting by length leaves a batch of equal lengths as it is, and is right for it."""
+    c = case(BERT, batch=3, padded=False)
+    layers = attention_layers(c.model)
+    forward = sorted_by_length(c)
+    method = SelfAttentionAttribution(forward, layers)
+    ours = method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+    for layer, one in zip(layers, ours, strict=True):
+        (theirs,), _ = direct_attribution(c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], [layer])
+        assert (one - theirs).abs().max() <= 1e-9 * theirs.abs().max()
+    c.mask[1, 4:] = 0
+    with pytest.raises(ValueError, match=REFUSED):
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+
+
+def test_one_at_a_time_is_right_where_a_batch_is_refused():
+    c = of_different_lengths(3)
+    layers = attention_layers(c.model)
+    for row in range(3):
+        ids, mask = c.inputs[row : row + 1], c.mask[row : row + 1]
+        ours = SelfAttentionAttribution(sorted_by_length(c), layers).attribute(
+            ids, target=1, additional_forward_args=mask
+        )
+        theirs = SelfAttentionAttribution(c.forward, layers).attribute(ids, target=1, additional_forward_args=mask)
+        for one, other in zip(ours, theirs, strict=True):
+            assert other.abs().max() > 1e-6
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_whoever_else_replays_refuses_them_too():
+    c = of_different_lengths(3)
+    forward, layers = sorted_by_length(c), attention_layers(c.model)
+    function = AttentionFunction(forward, layers, c.inputs, c.mask)
+    with pytest.raises(ValueError, match=REFUSED):
+        function(*function.attention)
+    with pytest.raises(ValueError, match=REFUSED):
+        leave_one_out(HeadRemoval(forward, layers, c.inputs, c.mask, target=1))
+
+
+# What modules keep
+
+
+class Meter:
+    """Statistics in an object of the user's own, out of anybody's reach."""
+
+    def __init__(self):
+        self.values = []
+
+
+class Observer(nn.Module):
+    """Hands on what it gets, and keeps statistics of it in every way there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("replaced", torch.zeros((), dtype=torch.float64))
+        self.normalisation = nn.BatchNorm1d(32, dtype=torch.float64)
+        self.calls, self.largest, self.meter = 0, torch.zeros((), dtype=torch.float64), Meter()
+
+    def forward(self, hidden):
+        mean = hidden.detach().mean()
+        self.average.mul_(0.9).add_(mean, alpha=0.1)
+        self.replaced = 0.9 * self.replaced + 0.1 * mean
+        self.largest = torch.maximum(self.largest, mean)
+        if self.calls == 0:
+            self.first = mean
+        self.calls += 1
+        self.meter.values.append(float(mean))
+        self.normalisation.train()(hidden.detach().flatten(0, -2))
+        return hidden
+
+    def state(self):
+        kept = {name: value for name, value in vars(self).items() if not name.startswith("_") and name != "meter"}
+        kept |= self.state_dict()
+        return {name: value.tolist() if isinstance(value, torch.Tensor) else value for name, value in kept.items()}
+
+
+@pytest.fixture
+def observed():
+    """A case with an observer on each block; those of the upper two have seen something before."""
+    c = case(BERT)
+    observers = [Observer() for _ in range(3)]
+    for observer, block in zip(observers, c.model.bert.encoder.layer, strict=True):
+        block.output.observer = observer
+        block.output.register_forward_hook(lambda module, args, output: module.observer(output))
+        if observer is not observers[0]:
+            observer(torch.ones(2, 3, 32, dtype=torch.float64))
+    return c, observers
+
+
+@both_paths
+@pytest.mark.parametrize("options", [{}, {"tolerance": 0.01}, {"return_convergence_delta": True}], ids=str)
+def test_running_statistics_stay_and_see_no_nan(observed, path, options):
+    c, observers = observed
+    before, output = [observer.state() for observer in observers], c.forward(c.inputs, c.mask)
+    for observer, state in zip(observers, before, strict=True):
+        assert observer.state() != state  # a pass of the user's own does count
+    before = [observer.state() for observer in observers]
+    ours = attribute(c.forward, attention_layers(c.model), c, path, **options)
+    assert [observer.state() for observer in observers] == before
+    assert all(torch.isfinite(torch.tensor(observer.meter.values)).all() for observer in observers)
+    plain = case(BERT)
+    theirs = attribute(plain.forward, attention_layers(plain.model), plain, path, **options)
+    for one, other in zip(*((x[0] if isinstance(x, tuple) else x) for x in (ours, theirs)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+    assert torch.equal(c.forward(c.inputs, c.mask), output)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_running_statistics_stay_after_an_exception(observed, kind):
+    c, observers = observed
+    before = [observer.state() for observer in observers]
+    calls = []
+
+    def forward(*args):
+        output = c.forward(*args)
+        calls.append(args)
+        if len(calls) > 4:
+            raise kind("thrown by the test")
+        return output
+
+    with pytest.raises(kind, match="thrown by the test"):
+        attribute(forward, attention_layers(c.model), c)
+    assert [observer.state() for observer in observers] == before
+
+
+def test_replays_later_on_leave_statistics_and_what_the_user_did_meanwhile(observed):
+    c, observers = observed
+    function = AttentionFunction(c.forward, attention_layers(c.model), c.inputs, c.mask)
+    c.forward(c.inputs, c.mask)
+    observers[1].calls = 100
+    before = [observer.state() for observer in observers]
+    for _ in range(2):
+        function(*(0.5 * attention for attention in function.attention))
+        assert [observer.state() for observer in observers] == before
+
+
+# Shadows
+
+
+def shadowed(compute):
+    own, other = torch.arange(4.0), torch.full((4,), float("nan"))
+    shadows = Shadows(own, other)
+    with shadows:
+        result = compute(own)
+    return result, shadows.of(result)
+
+
+@pytest.mark.parametrize(
+    ("compute", "is_seen"),
+    [
+        (lambda x: x + 1, True),
+        (lambda x: (x * 1e-30).sum() + 1e30, True),
+        (lambda x: torch.stack([torch.ones(4), x]).max(0).values, True),
+        (lambda x: torch.split(x.clone().mul_(2), 2)[1], True),
+        (lambda x: torch.ones(4), False),
+        (lambda x: torch.ones(4) * float(x.sum()), False),
+        (lambda x: torch.zeros(4).add_(x), False),  # written into what has no shadow: not followed
+        (lambda x: torch.arange(4.0) * x.long(), False),
+        (lambda x: torch.nn.functional.one_hot(x.long(), 4), False),
+        (lambda x: torch.ones(4)[(x > 0).long()], False),
+    ],
+)
+def test_shadows_follow_what_is_computed(compute, is_seen):
+    result, shadow = shadowed(compute)
+    assert torch.isfinite(result).all()
+    assert (shadow is not None) == is_seen
+    if is_seen:
+        assert shadow.shape == result.shape
+        assert torch.isnan(shadow).all()
+
+
+def test_shadows_of_what_is_not_read_are_clean():
+    own = torch.arange(4.0)
+    shadows = Shadows(own, torch.tensor([0.0, float("nan"), 2.0, 3.0]))
+    with shadows:
+        result = own[2:].sum() * 2
+    assert float(result) == float(shadows.of(result)) == 10
