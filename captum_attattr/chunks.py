@@ -1,15 +1,27 @@
-"""Cuts (steps x examples) evaluations into runs of the forward function that fit memory."""
+"""Cuts (steps x examples) evaluations into runs of the forward function that fit memory, and into less where not."""
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
+
+from captum_attattr.memory import is_out_of_memory
+
+T = TypeVar("T")
 
 # Rows beyond this do not run faster on a CPU, and what they keep for their gradients leaves its caches.
 _CPU_BYTES = 256 * 2**20
 _GPU_SHARE = 0.5
+
+_ADVICE = (
+    "One run of the model on a single row (an example at a step of the path), with what it keeps for its gradient, "
+    "does not fit memory. Give fewer tokens, fewer examples at a time, or layers nearer to the output only (a run "
+    "begins at the layer); keep less of the result with reduce=; or load the model in a narrower data type."
+)
 
 
 class Chunks:
@@ -36,17 +48,68 @@ class Chunks:
                 stacklevel=4,
             )
         self._most_rows = None if most_rows is None else max(most_rows, batch_size)
+        self._most_bytes: int | None = None
 
-    def of(self, row_bytes: int, examples: int, steps: int) -> Iterator[tuple[slice, slice]]:
-        """Ranges of examples and of steps."""
+    def run(
+        self, row_bytes: int, examples: int, steps: int, job: Callable[[slice, slice], T]
+    ) -> Iterator[tuple[slice, slice, T]]:
+        """Run a job on ranges of examples and of steps, one after the other; yield them, each with what the job gave.
+
+        Where one does not fit memory, what it was to do is done by halves, down to one row, and later ones are cut
+        smaller from the start. A job must leave nothing behind when it fails: what it gives is added up by the caller.
+
+        Args:
+            row_bytes: Memory that a row keeps, as far as that is known.
+            examples, steps: How many of each.
+            job: Given a range of examples and one of steps.
+
+        Raises:
+            MemoryError: A single row does not fit.
+        """
+        waiting = self._cut(slice(0, examples), slice(0, steps), self._rows(row_bytes))
+        while waiting:
+            some, of_steps = waiting.pop(0)
+            rows = _length(some) * _length(of_steps)
+            try:
+                result = job(some, of_steps)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if rows == 1:
+                    raise MemoryError(_ADVICE) from error
+            else:
+                yield some, of_steps, result
+                continue
+            # Here the error is gone, and what its frames held.
+            self._release()
+            self._most_bytes = max(row_bytes, 1) * (rows // 2)
+            waiting = [part for pair in [(some, of_steps), *waiting] for part in self._cut(*pair, rows // 2)]
+
+    def _rows(self, row_bytes: int) -> int:
         most = self._most_rows or max(1, self._budget() // max(row_bytes, 1))
-        width = min(examples, most)
-        length = max(1, most // width)
-        for example in range(0, examples, width):
-            for step in range(0, steps, length):
-                yield slice(example, min(example + width, examples)), slice(step, min(step + length, steps))
+        return most if self._most_bytes is None else max(1, min(most, self._most_bytes // max(row_bytes, 1)))
+
+    @staticmethod
+    def _cut(some: slice, steps: slice, rows: int) -> list[tuple[slice, slice]]:
+        """Ranges of at most so many rows."""
+        width = min(_length(some), rows)
+        length = max(1, rows // width)
+        return [
+            (slice(example, min(example + width, some.stop)), slice(step, min(step + length, steps.stop)))
+            for example in range(some.start, some.stop, width)
+            for step in range(steps.start, steps.stop, length)
+        ]
+
+    def _release(self) -> None:
+        gc.collect()  # where a frame and its error hold each other
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _budget(self) -> int:
         if self._device.type == "cuda":
             return int(torch.cuda.mem_get_info(self._device)[0] * _GPU_SHARE)
         return _CPU_BYTES
+
+
+def _length(of: slice) -> int:
+    return int(of.stop - of.start)

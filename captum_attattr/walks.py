@@ -77,7 +77,8 @@ class LayerWalk:
             )
         values = Values(*total.new_zeros((2, len(alphas), len(examples))))
         row_bytes = self._recording.row_bytes(self._path.state.index)
-        for some, steps in self._chunks.of(row_bytes, len(examples), len(alphas)):
+
+        def evaluated(some: slice, steps: slice) -> tuple[Tensor, Tensor, Tensor]:
             chosen = examples[some]
             context = self._path.context(alphas[steps], chosen).requires_grad_()
             rows = chosen.repeat(len(alphas[steps]))
@@ -85,10 +86,16 @@ class LayerWalk:
             scores, (gradient,) = _gradients(self._recording, output, self._target, rows, [context])
             stepwise = gradient.to(total).unflatten(0, (-1, len(chosen)))
             with full_precision(total):
-                total[:, some] += torch.tensordot(weights[:, steps], stepwise, 1)
-            values.slopes[steps, some] = (stepwise * self._path.context_change[chosen]).flatten(2).sum(2)
-            values.outputs[steps, some] = scores.to(total).unflatten(0, (-1, len(chosen)))
-            self._chunks.done(len(rows))
+                weighted = torch.tensordot(weights[:, steps], stepwise, 1)
+            slopes = (stepwise * self._path.context_change[chosen]).flatten(2).sum(2)
+            return weighted, slopes, scores.to(total).unflatten(0, (-1, len(chosen)))
+
+        for some, steps, (weighted, slopes, scores) in self._chunks.run(
+            row_bytes, len(examples), len(alphas), evaluated
+        ):
+            total[:, some] += weighted
+            values.slopes[steps, some], values.outputs[steps, some] = slopes, scores
+            self._chunks.done(scores.numel())
         return values
 
     def _known(self, weights: Tensor, examples: Tensor, total: Tensor) -> Values:
@@ -134,23 +141,26 @@ class JointWalk:
         """As :meth:`LayerWalk.add`."""
         values = Values(*totals[0].new_zeros((2, len(alphas), len(examples))))
         row_bytes = self._recording.row_bytes(self._first)
-        for some, steps in self._chunks.of(row_bytes, len(examples), len(alphas)):
+
+        def evaluated(some: slice, steps: slice) -> tuple[Tensor, tuple[Tensor, ...], dict[int, _Met]]:
             chosen, met = examples[some], dict[int, _Met]()
             rows = chosen.repeat(len(alphas[steps]))
             output = self._recording.replay(self._substitutes(alphas[steps], chosen, met), rows)
-            scores, gradients = _gradients(
-                self._recording, output, self._target, rows, [met[path.state.index].context for path in self.paths]
-            )
+            contexts = [met[path.state.index].context for path in self.paths]
+            return *_gradients(self._recording, output, self._target, rows, contexts), met
+
+        for some, steps, (scores, gradients, met) in self._chunks.run(row_bytes, len(examples), len(alphas), evaluated):
+            shape = (-1, some.stop - some.start)
             for path, total, gradient in zip(self.paths, totals, gradients, strict=True):
                 _, columns, slope = met[path.state.index]
-                by_step = (t.to(total).unflatten(0, (-1, len(chosen))) for t in (gradient, columns))
+                by_step = (t.to(total).unflatten(0, shape) for t in (gradient, columns))
                 with full_precision(total):
                     weighted = torch.einsum("rs,sbqhd,sbhkd->rbhqk", weights[:, steps].to(total), *by_step)
                     total[:, some] += weighted
                 dots = (gradient.to(total) * slope.to(total)).flatten(1).sum(1)
-                values.slopes[steps, some] += dots.unflatten(0, (-1, len(chosen)))
-            values.outputs[steps, some] = scores.to(values.outputs).unflatten(0, (-1, len(chosen)))
-            self._chunks.done(len(rows))
+                values.slopes[steps, some] += dots.unflatten(0, shape)
+            values.outputs[steps, some] = scores.to(values.outputs).unflatten(0, shape)
+            self._chunks.done(len(scores))
         return values
 
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
@@ -197,12 +207,15 @@ def clean_gradients(
     first = min(path.state.index for path in paths)
     found = [Clean(path.context_change.new_zeros(len(path.context_change)), torch.zeros_like(path.context_change))
              for path in paths]  # fmt: skip
-    for some, _ in chunks.of(recording.row_bytes(first), recording.forward.batch_size, 1):
+
+    def evaluated(some: slice, _: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
         rows, contexts = recording.forward.all_rows[some], dict[int, Tensor]()
         output = recording.replay({path.state.index: _tapped(path.state.index, contexts) for path in paths}, rows)
-        scores, gradients = _gradients(
-            recording, output, target, rows, [contexts[path.state.index] for path in paths]
-        )  # fmt: skip
+        return _gradients(recording, output, target, rows, [contexts[path.state.index] for path in paths])
+
+    for some, _, (scores, gradients) in chunks.run(
+        recording.row_bytes(first), recording.forward.batch_size, 1, evaluated
+    ):
         for clean, gradient in zip(found, gradients, strict=True):
             clean.output[some], clean.gradient[some] = scores.to(clean.output), gradient.to(clean.gradient)
     return found
@@ -222,12 +235,14 @@ def _outputs(
 ) -> Tensor:
     """F of the examples with contexts put in place, without gradients."""
     first = min(path.state.index for path in paths)
-    row_bytes, scores = recording.row_bytes(first), []
-    with torch.no_grad():
-        for some, _ in chunks.of(row_bytes, len(examples), 1):
+    row_bytes = recording.row_bytes(first)
+
+    def evaluated(some: slice, _: slice) -> Tensor:
+        with torch.no_grad():
             output = recording.replay(substitutes(examples[some]), examples[some])
-            scores.append(recording.forward.scores(output, target, examples[some]))
-    return torch.cat(scores)
+            return recording.forward.scores(output, target, examples[some])
+
+    return torch.cat([scores for _, _, scores in chunks.run(row_bytes, len(examples), 1, evaluated)])
 
 
 def _gradients(
