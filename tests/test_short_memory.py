@@ -42,6 +42,7 @@ def no_memory():
         (no_memory(), True),
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("could not create a primitive"), True),
         (RuntimeError("MPS backend out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
         (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
