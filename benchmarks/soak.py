@@ -5,7 +5,7 @@
 
 The resident set is read after each explanation (Linux); what it is after ``--settled`` of them is what it is compared
 with, so that caches of torch and of the allocator are full by then. The script fails if the mean of the last tenth is
-more than 5% above it, or if a module has another number of hooks or attributes than before.
+more than 5% above it (``--allowed``), or if a module has another number of hooks or attributes than before.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from machine import environment
 
 from captum_attattr import explain
 from captum_attattr.demo import load_demo, load_reviews
-
-RESULTS = Path(__file__).parent / "results"
-ALLOWED = 0.05
 
 
 def resident() -> float:
@@ -62,6 +59,8 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=512, help="tokens of the longest text")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--allowed", type=float, default=0.05, help="growth of the resident set")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, tokenizer = load_demo()
@@ -77,16 +76,17 @@ def main() -> None:
     last = sum(sizes[-tenth:]) / tenth
     report = {
         "environment": environment(),
-        "settings": vars(options),
+        "settings": {name: value for name, value in vars(options).items() if name != "output"},
         "MiB after they settled": round(settled, 1),
         "MiB at the end": round(last, 1),
         "growth": round(last / settled - 1, 4),
         "hooks and attributes more than before": attached(model) - before,
     }
     print(json.dumps(report, indent=2))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "soak.json").write_text(json.dumps({**report, "MiB": [round(size, 1) for size in sizes]}, indent=1))
-    if report["growth"] > ALLOWED or report["hooks and attributes more than before"]:
+    options.output.mkdir(exist_ok=True)
+    every = {**report, "MiB": [round(size, 1) for size in sizes]}
+    (options.output / "soak.json").write_text(json.dumps(every, indent=1))
+    if report["growth"] > options.allowed or report["hooks and attributes more than before"]:
         raise SystemExit("Memory or hooks grow.")
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 
-_MESSAGES = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "out_of_memory")
+_MESSAGES = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "could not create a primitive", "could not create a memory",  # oneDNN
+)  # fmt: skip
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -191,10 +191,9 @@ class Recording:
         if self._ended[first]:
             probe = self._trials.probe(first, self._in_place)
             for narrowed in (True, False) if self._rows_read is not None else (False,):
-                if self._are_rows_apart():
-                    agrees, size = self._trials.agrees(state, probe, self._rows_read)
-                    if agrees:
-                        return Finding(size, length, whole=False, narrowed=narrowed)
+                agrees, size = self._trials.agrees(state, probe, self._rows_read)
+                if agrees and self._are_rows_apart():
+                    return Finding(size, length, whole=False, narrowed=narrowed)
                 self._rows_read = None
         replayed, self._ended[first] = self._ended[first], []
         size = self._trials.whole_pass(state)

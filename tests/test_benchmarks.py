@@ -83,6 +83,13 @@ def test_memory(tmp_path):
     assert all(found[how]["mebibytes"] > 0 for how in ("pass", "reduced"))
 
 
+def test_soak(run_benchmark, tmp_path):
+    run_benchmark("soak", "--count", "3", "--settled", "1", "--most", "12", "--allowed", "1")
+    found = json.loads((tmp_path / "soak.json").read_text())
+    assert len(found["MiB"]) == 3
+    assert found["hooks and attributes more than before"] == 0
+
+
 def test_pruning(run_benchmark, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
