@@ -1,4 +1,4 @@
-"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory, and into less where not."""
+"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory; halves what does not."""
 
 from __future__ import annotations
 
