@@ -22,15 +22,12 @@ from captum_attattr.forward import Forward
 from captum_attattr.gradients import with_gradients
 from captum_attattr.integration import Convergence, Integral, Rise, integrate
 from captum_attattr.path import Path
-from captum_attattr.quadrature import check_steps, quadrature
+from captum_attattr.quadrature import check_steps, quadrature, steps_of
 from captum_attattr.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.replay import Recording
 from captum_attattr.walks import JointWalk, LayerWalk, Walk, clean_gradients
 
 PathName = Literal["layerwise", "joint"]
-
-_FIXED_STEPS = 20
-_MOST_STEPS = 1000
 
 
 class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
@@ -176,7 +173,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         """
         check_batch_size(internal_batch_size)
         check_tolerance(tolerance, method)
-        n_steps = (_FIXED_STEPS if tolerance is None else _MOST_STEPS) if n_steps is None else n_steps
+        n_steps = steps_of(n_steps, tolerance)
         check_steps(method, n_steps, fixed=tolerance is None)
         keep = Keep(reductions(reduce), self._multiply_by_inputs)
         recording = self._recorded(inputs, additional_forward_args)

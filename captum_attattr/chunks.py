@@ -1,4 +1,4 @@
-"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory; halves what does not."""
+"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory, or else into less."""
 
 from __future__ import annotations
 

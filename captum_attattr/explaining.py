@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -17,9 +18,12 @@ from captum_attattr.attribution import PathName, SelfAttentionAttribution
 from captum_attattr.classifier import Asked, Batch, Classifier
 from captum_attattr.explanation import Explanation
 from captum_attattr.masking import original_heads
-from captum_attattr.quadrature import check_steps
+from captum_attattr.quadrature import check_steps, steps_of
+from captum_attattr.request import Request, Target
+from captum_attattr.roughness import rough_layers
 
-Target = int | str | None
+# Evaluations that a joint path may take where lowest layers are left out of it: it is smooth then, or they are too few.
+_TRIED_STEPS = 60
 
 
 @overload
@@ -37,7 +41,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     layers: Sequence[int] | None = None,
     path: PathName = "layerwise",
     tolerance: float | None = 0.01,
-    n_steps: int = 20,
+    n_steps: int | None = None,
     method: str = "gausslegendre",
     attention_baseline: float | str | None = None,
     batch_size: int = 8,
@@ -57,9 +61,12 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
         path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is the
             better one, and the quicker (``benchmarks/results/faithfulness.md``); layers and heads ask for the other.
+            Lowest layers that keep a joint path from converging (:func:`rough_layers`) are left at their own
+            attention, and a warning says so.
         tolerance: Relative error to keep: each text takes as many evaluations in each layer as it needs. None for
             ``n_steps`` evaluations of ``method`` everywhere.
-        n_steps: Evaluations on the path, for each text and layer; with ``tolerance`` at most so many.
+        n_steps: Evaluations on the path, for each text and layer, 20 by default; with ``tolerance`` at most so many,
+            1,000 by default.
         method: Rule of integration; another than the default one takes the place of ``tolerance``.
         attention_baseline: A0: None for no attention, a number, or "uniform".
         batch_size: At most so many texts at a time; fewer where they are long.
@@ -94,7 +101,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
 
 
 def integration_options(
-    tolerance: float | None, n_steps: int, method: str, attention_baseline: float | str | None = None
+    tolerance: float | None, n_steps: int | None, method: str, attention_baseline: float | str | None = None
 ) -> dict[str, Any]:
     """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place.
 
@@ -103,6 +110,7 @@ def integration_options(
     """
     if method != "gausslegendre":
         tolerance = None
+    n_steps = steps_of(n_steps, tolerance)
     check_steps(method, n_steps, fixed=tolerance is None)
     return {
         "tolerance": tolerance,
@@ -110,29 +118,6 @@ def integration_options(
         "method": method,
         "attention_baselines": attention_baseline,
     }
-
-
-@dataclass(frozen=True)
-class Request:
-    """Texts to explain, with their second texts and targets, one each."""
-
-    texts: list[str]
-    pairs: list[str] | None
-    targets: list[Target]
-
-    @classmethod
-    def of(cls, text: Any, text_pair: Any = None, target: Any = None) -> Request:
-        """From what :func:`explain` takes.
-
-        Raises:
-            ValueError: A text is empty, or the numbers of texts, second texts and targets differ.
-            TypeError: A text is no string.
-        """
-        texts = _texts(text, "text")
-        pairs = None if text_pair is None else _texts(text_pair, "text_pair")
-        if pairs is not None and len(pairs) != len(texts):
-            raise ValueError(f"Got {len(pairs)} second texts for {len(texts)} texts: give one each.")
-        return cls(texts, pairs, _one_each(target, len(texts)))
 
 
 @dataclass(frozen=True)
@@ -173,11 +158,12 @@ class Explainer:
             guess if target is None else target
             for target, guess in zip(targets, outputs.argmax(-1).tolist(), strict=True)
         ]
+        attribution, attributions, delta = self._attributed(batch, calls, numbers, wanted)
+        rough = self._rough(batch, calls, numbers, wanted, attribution)
+        if rough:
+            numbers = numbers[rough:]
+            attribution, attributions, delta = self._attributed(batch, calls, numbers, wanted)
         layers = [calls[number] for number in numbers]
-        attribution = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
-        attributions, delta = attribution.attribute(
-            ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
-        )
         attention = attribution.attention_function(ids, tuple(rest)).attention
         reached: Any = attribution.convergence
         deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
@@ -200,6 +186,47 @@ class Explainer:
             for row, target in enumerate(wanted)
         ]
 
+    def _attributed(
+        self, batch: Batch, calls: Sequence[nn.Module], numbers: Sequence[int], wanted: list[int]
+    ) -> tuple[SelfAttentionAttribution, Any, Any]:
+        """The method, attributions and deltas of these layers."""
+        ids, *rest = batch.inputs
+        layers = [calls[number] for number in numbers]
+        method = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
+        attributions, delta = method.attribute(
+            ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
+        )
+        return method, attributions, delta
+
+    def _rough(
+        self,
+        batch: Batch,
+        calls: Sequence[nn.Module],
+        numbers: Sequence[int],
+        wanted: list[int],
+        method: SelfAttentionAttribution,
+    ) -> int:
+        """How many of the lowest layers to leave at their own attention, for the joint path to converge."""
+        reached: Any = method.convergence
+        tolerance, n_steps, baseline = (self.options[name] for name in ("tolerance", "n_steps", "attention_baselines"))
+        shared = len(set(calls)) < len(calls)
+        if self.path != "joint" or tolerance is None or baseline is not None or shared or reached.converged.all():
+            return 0
+        ids, *rest = batch.inputs
+        layers, steps = [calls[number] for number in numbers], min(_TRIED_STEPS, n_steps)
+        found = rough_layers(
+            self.classifier.outputs, layers, ids, wanted, tuple(rest), tolerance=tolerance, n_steps=steps
+        )
+        if not found or len(found) == len(layers):
+            return 0  # leaving some out does not help: what was found stands, with its warning
+        warnings.warn(
+            f"The joint path through the lowest layers ({', '.join(map(str, numbers[: len(found)]))}) did not converge "
+            f"within n_steps={n_steps}: they are left at their own attention, and the shares of the others add up to "
+            "what the output loses without theirs.",
+            stacklevel=5,
+        )
+        return len(found)
+
     def _settings(self) -> dict[str, Any]:
         baseline = self.options["attention_baselines"]
         return {
@@ -218,34 +245,6 @@ def _of_row(matrices: Sequence[Tensor], row: int, real: Tensor) -> Tensor:
     """(L, H, T, T) of one text, without its padding."""
     kept = real[row].to(matrices[0].device)
     return torch.stack([matrix[row][:, kept][:, :, kept] for matrix in matrices]).float().cpu()
-
-
-def _texts(given: Any, name: str) -> list[str]:
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} must be a string or a list of strings, got {type(given).__name__}.")
-    texts = [given] if isinstance(given, str) else list(given)
-    for place, text in enumerate(texts):
-        which = name if isinstance(given, str) else f"{name} {place}"
-        if not isinstance(text, str):
-            raise TypeError(f"{which} is a {type(text).__name__}, expected a string.")
-        if not text.strip():
-            raise ValueError(f"{which} is empty: there is nothing to explain.")
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ValueError(f"{which} is not valid Unicode: was it read with the right encoding?")
-    if not texts:
-        raise ValueError(f"{name} is an empty list: give at least one text.")
-    return texts
-
-
-def _one_each(target: Any, count: int) -> list[Target]:
-    target = target.tolist() if hasattr(target, "tolist") else target  # tensors and arrays
-    if target is None or isinstance(target, (int, str)):
-        return [target] * count
-    if not isinstance(target, Sequence):
-        raise TypeError(f"target must be a label's number or name, or a list of them, got {type(target).__name__}.")
-    if len(target) != count:
-        raise ValueError(f"Got {len(target)} targets for {count} texts: give one each, or one for all.")
-    return list(target)
 
 
 def _numbers(layers: Any) -> list[int] | None:

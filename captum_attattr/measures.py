@@ -71,13 +71,13 @@ class AttAttr(Measure):
 
     Args:
         reduction: See above.
-        n_steps: Evaluations on the path, at most.
+        n_steps: Evaluations on the path, at most; by default as for :class:`SelfAttentionAttribution`.
         method: Rule of integration; not used with a tolerance.
         tolerance: Relative error to keep; None takes all steps.
     """
 
     reduction: Literal["max", "sum", "absolute"] = "max"
-    n_steps: int = 20
+    n_steps: int | None = None
     method: str = "gausslegendre"
     tolerance: float | None = 0.01
 

@@ -55,6 +55,13 @@ _FEWEST = {"gausslegendre": 1}
 _MOST = {"gausslegendre": 1_000}
 
 
+def steps_of(n_steps: int | None, tolerance: float | None) -> int:
+    """The number of evaluations that is meant: by default 20, and where a tolerance says when to stop at most 1,000."""
+    if n_steps is not None:
+        return n_steps
+    return 20 if tolerance is None else 1000
+
+
 def check_steps(method: str, n_steps: int, *, fixed: bool = True) -> None:
     """Make sure of a rule and its number of nodes, before anything is computed.
 

@@ -192,7 +192,7 @@ HOW = {
     "joint path": (["--path", "joint"], {}, {"path": "joint"}),
     "rule": (["--method", "riemann_middle"], {}, {"method": "riemann_middle"}),
     "steps": (["--steps", "3"], {}, {"n_steps": 3}),
-    "nothing": ([], {}, {"output": "probability", "path": "layerwise", "method": "gausslegendre", "n_steps": 20}),
+    "nothing": ([], {}, {"output": "probability", "path": "layerwise", "method": "gausslegendre", "n_steps": 1000}),
 }
 
 

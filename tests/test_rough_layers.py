@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from rough_models import sink_model
 from tiny_models import FAMILIES, case
@@ -28,9 +27,7 @@ def test_the_lowest_layer_of_a_model_with_a_sink():
     assert bool((delta.abs() <= 1e-3 * norm + 1e-9).all())
 
 
-def test_where_no_path_converges_it_says_so():
+def test_where_no_path_converges_all_are_rough():
     c = sink_model()
     layers = attention_layers(c.model)
-    message = r"Not even the joint path of the top layer alone .* within n_steps=1: give more"
-    with pytest.raises(ValueError, match=message):
-        rough_layers(c.forward, layers, c.inputs, 1, c.mask, tolerance=1e-9, n_steps=1)
+    assert rough_layers(c.forward, layers, c.inputs, 1, c.mask, tolerance=1e-9, n_steps=1) == layers

@@ -13,11 +13,12 @@ from typing import Any
 from captum_attattr.classifier import Classifier
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.examples import read_examples
-from captum_attattr.explaining import Explainer, Request, integration_options
+from captum_attattr.explaining import Explainer, integration_options
 from captum_attattr.explanation import Explanation
 from captum_attattr.files import writing
 from captum_attattr.quadrature import METHODS
 from captum_attattr.report import Report, bokeh_source
+from captum_attattr.request import Request
 from captum_attattr.visualization import visualize_explanation
 
 _EXAMPLES = """examples:
@@ -66,7 +67,7 @@ def add(commands: Any) -> None:
         help="relative error to keep, with as few evaluations as that takes (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, default=20, metavar="N", help="evaluations on a path, at most (default: %(default)s)"
+        "--steps", type=int, metavar="N", help="evaluations on a path, at most (default: 1000; of other rules: 20)"
     )
     parser.add_argument(
         "--method",
