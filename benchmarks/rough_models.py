@@ -69,7 +69,7 @@ def copying_decoder(name: str, examples: int, seed: int = 0, steps: int = 800) -
     }[name]()
 
     def batch(count: int) -> Tensor:
-        words = torch.randint(3, WORDS, (count, LENGTH))
+        words = _words(count)
         return torch.cat([torch.full((count, 1), START), words, torch.full((count, 1), SEPARATOR), words], 1)
 
     def loss() -> Tensor:
@@ -95,13 +95,13 @@ def copying_t5(examples: int, seed: int = 0, steps: int = 800) -> Rough:
     model = hf.T5ForConditionalGeneration(config)
 
     def loss() -> Tensor:
-        words = torch.randint(3, WORDS, (64, LENGTH))
+        words = _words(64)
         return model(words, labels=words).loss
 
     _train(model, loss, steps, "t5")
     questions = []
-    for words in torch.randint(3, WORDS, (examples, LENGTH)):
-        place = int(torch.randint(LENGTH, ()))
+    for words in _words(examples):
+        place = int(torch.randint(1, LENGTH, ()))
         begun = torch.cat([torch.zeros(1, dtype=torch.long), words[:place]]).unsqueeze(0)
 
         options = {"decoder_input_ids": begun}
@@ -122,6 +122,11 @@ def language_model(folder: Path, gguf: str | None, examples: int) -> Rough:
         right, wrong = (tokenizer(word, add_special_tokens=False).input_ids[0] for word in words)
         questions.append((tokenizer(prompt, return_tensors="pt").input_ids, _difference(right, wrong)))
     return Rough(model, attention_layers, questions)
+
+
+def _words(count: int) -> Tensor:
+    """Lists of different words, (count, LENGTH)."""
+    return 3 + torch.stack([torch.randperm(WORDS - 3)[:LENGTH] for _ in range(count)])
 
 
 def _difference(right: int, wrong: int, options: Mapping[str, Tensor] = MappingProxyType({})) -> Explained:

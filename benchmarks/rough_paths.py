@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, nargs="+", help="numbers of the layers (default: all)")
     parser.add_argument("--unchecked", action="store_true", help="do not hold the reference against Gauss nodes")
     parser.add_argument("--tolerance", type=float, default=0.01)
-    parser.add_argument("--reference", type=float, default=1e-5, help="tolerance of the reference")
+    parser.add_argument("--reference", type=float, default=1e-4, help="tolerance of the reference")
     parser.add_argument("--most", type=int, default=20_000, help="evaluations of the reference, at most")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, default=RESULTS)

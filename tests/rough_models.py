@@ -19,10 +19,10 @@ def _sharpened(model: nn.Module, factor: float) -> nn.Module:
     return model.double().eval()
 
 
-def sink_model(seed: int = 0) -> Case:
+def sink_model(seed: int = 0, tokens: int = SMALL["vocab_size"]) -> Case:
     """A Llama that jumps between several answers while the attention of a low layer grows."""
     torch.manual_seed(seed)
-    config = hf.LlamaConfig(**SMALL, num_key_value_heads=2, num_labels=3, pad_token_id=0)
+    config = hf.LlamaConfig(**{**SMALL, "vocab_size": tokens}, num_key_value_heads=2, num_labels=3, pad_token_id=0)
     model = _sharpened(hf.LlamaForSequenceClassification(config), 14.0)
     return _case(model)
 

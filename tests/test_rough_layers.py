@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from agreement import assert_agree
 from rough_models import sink_model
+from tiny_classifiers import demo
 from tiny_models import FAMILIES, case
 
-from captum_attattr import SelfAttentionAttribution, attention_layers, rough_layers
+from captum_attattr import SelfAttentionAttribution, attention_layers, explain, rough_layers
 
 
 def test_a_smooth_model_has_none():
@@ -31,3 +34,15 @@ def test_where_no_path_converges_all_are_rough():
     c = sink_model()
     layers = attention_layers(c.model)
     assert rough_layers(c.forward, layers, c.inputs, 1, c.mask, tolerance=1e-9, n_steps=1) == layers
+
+
+def test_explain_leaves_them_at_their_own_attention_and_says_so():
+    tokenizer = demo()[1]
+    model = sink_model(seed=1, tokens=len(tokenizer)).model.float()
+    settings = {"path": "joint", "tolerance": 1e-3, "n_steps": 24}
+    with pytest.warns(UserWarning, match=r"lowest layers \(0\) did not converge within n_steps=24: they are left"):
+        explanation = explain("A warm, funny film.", model, tokenizer, **settings)
+    assert explanation.layers == [1, 2]
+    assert abs(float(explanation.delta.sum())) < 1e-3
+    alone = explain("A warm, funny film.", model, tokenizer, layers=[1, 2], **settings)
+    assert_agree(explanation.attributions, alone.attributions)
