@@ -98,11 +98,12 @@ class Adaptation:
         rises = torch.cat([outputs - start, self._rise.change[pending].to(outputs).unsqueeze(0)])
         gaps = (rung.partial.to(slopes) @ slopes - rises).abs()
         allowed = found.allowed(self._tolerance)
-        near = (found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)
+        # On the CPU, where the numbers of rows and examples are.
+        near = ((found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)).cpu()
         if near.any():
             totals = self._summed(samples, rows[:, near], rung.weights - rung.coarse)
-            apart = norm(self._walk.shares(totals, pending[near], Keep((), True)))
-            near[near.clone()] = apart <= _COARSE * allowed[near]
+            apart = norm(self._walk.shares(totals, pending[near], Keep((), True))).cpu()
+            near[near.clone()] = apart <= _COARSE * allowed.cpu()[near]
         return near
 
     def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> list[Tensor]:
@@ -144,7 +145,7 @@ class Adaptation:
         owners = torch.searchsorted(pending, panels.examples(samples))
         squares = torch.zeros(len(pending), dtype=torch.float64).index_add_(0, owners, panels.errors**2)
         found.error = torch.maximum(squares.sqrt().to(found.error), found.error)
-        found.converged = found.error <= found.allowed(self._tolerance)
+        found.converged = (found.error <= found.allowed(self._tolerance)).cpu()
         return found
 
     def _chosen(self, panels: Panels, samples: Samples, pending: Tensor, spent: Tensor, allowed: Tensor) -> Tensor:
