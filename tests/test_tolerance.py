@@ -251,3 +251,10 @@ def test_steps_bound_what_a_rough_path_takes():
     assert int(reached.evaluations.max()) <= 30
     assert bool((reached.error >= reached.gap).all())
     assert bool((reached.error[~reached.converged] > 1e-3).all())
+
+
+def test_a_bound_costs_nothing_before_it_is_used():
+    c = case(BERT)
+    method = method_of(c)
+    method.attribute(c.inputs, target=1, additional_forward_args=c.mask, tolerance=1e-2, n_steps=10**9)
+    assert int(method.convergence.evaluations.max()) < 30
