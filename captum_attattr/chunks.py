@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gc
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 
 from captum_attattr.memory import is_out_of_memory
+from captum_attattr.warned import warn
 
 T = TypeVar("T")
 
@@ -43,10 +43,7 @@ class Chunks:
     ) -> None:
         self._device, self.done = device, done
         if most_rows is not None and most_rows < batch_size:
-            warnings.warn(
-                f"internal_batch_size={most_rows} is smaller than the number of examples: going on with {batch_size}.",
-                stacklevel=4,
-            )
+            warn(f"internal_batch_size={most_rows} is smaller than the number of examples: going on with {batch_size}.")
         self._most_rows = None if most_rows is None else max(most_rows, batch_size)
         self._most_bytes: int | None = None
 

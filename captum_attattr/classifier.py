@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from captum_attattr.attention import AttentionCall, Result, attention_layers, in
 from captum_attattr.forward import uncompiled
 from captum_attattr.model_loading import load_classifier
 from captum_attattr.model_output import Kind, output_of
+from captum_attattr.warned import warn
 
 __all__ = ["Asked", "Batch", "Classifier", "load_classifier"]
 
@@ -185,10 +185,9 @@ class Classifier:
                 raise ValueError(f"text {place} ({texts[place]!r}) holds nothing that the tokenizer knows.")
         cut = [place for place, length in enumerate(lengths) if length > limit]
         if cut:
-            warnings.warn(
+            warn(
                 f"{len(cut)} of {len(texts)} texts cut, as the model takes {limit} tokens (text {cut[0]} has "
-                f"{lengths[cut[0]]}): what was cut off is not explained.",
-                stacklevel=5,
+                f"{lengths[cut[0]]}): what was cut off is not explained."
             )
         return [min(length, limit) for length in lengths]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -21,6 +20,7 @@ from captum_attattr.masking import original_heads
 from captum_attattr.quadrature import check_steps, steps_of
 from captum_attattr.request import Request, Target
 from captum_attattr.roughness import rough_layers
+from captum_attattr.warned import warn
 
 # Evaluations that a joint path may take where lowest layers are left out of it: it is smooth then, or they are too few.
 _TRIED_STEPS = 60
@@ -219,11 +219,10 @@ class Explainer:
         )
         if not found or len(found) == len(layers):
             return 0  # leaving some out does not help: what was found stands, with its warning
-        warnings.warn(
+        warn(
             f"The joint path through the lowest layers ({', '.join(map(str, numbers[: len(found)]))}) did not converge "
             f"within n_steps={n_steps}: they are left at their own attention, and the shares of the others add up to "
-            "what the output loses without theirs.",
-            stacklevel=5,
+            "what the output loses without theirs."
         )
         return len(found)
 

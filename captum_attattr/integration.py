@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from captum_attattr.reductions import Keep, Shares, norm
 from captum_attattr.walks import Walk
+from captum_attattr.warned import warn
 
 _TINY = 1e-30
 _ROUNDING = 8.0
@@ -148,4 +148,4 @@ class Convergence:
                 f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {paths}: the estimated error in parts "
                 f"of the norm is {told}. Give more steps."
             )
-        warnings.warn(message, stacklevel=4)
+        warn(message)

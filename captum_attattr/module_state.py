@@ -40,7 +40,11 @@ class ModuleState:
         """Put back whatever has changed; whether anything had."""
         changed = [pair for pair in zip(self._scopes, self._kept, strict=True) if not _is_same(*pair)]
         for scope, kept in changed:
-            scope.update(kept)  # what is new stays, as after any first pass: to delete a part of it may break the rest
+            # New tensors go. What else is new stays, as after any first pass: it may say what was done for good.
+            for name in [name for name in scope if name not in _TORCHS_OWN and name not in kept]:
+                if type(scope[name]) is Tensor:
+                    del scope[name]
+            scope.update(kept)
         # By their numbers: batch normalisation does not count what it writes as a new version.
         written = [(tensor, copy) for tensor, copy in self._copies if not torch.equal(tensor, copy)]
         for tensor, copy in written:
@@ -56,4 +60,6 @@ def _is_small(tensor: Tensor) -> bool:
 
 
 def _is_same(scope: dict[str, Any], kept: dict[str, Any]) -> bool:
-    return all(name in scope and scope[name] is value for name, value in kept.items())
+    new = [name for name in scope if name not in _TORCHS_OWN and name not in kept]
+    grown = any(type(scope[name]) is Tensor for name in new)
+    return not grown and all(name in scope and scope[name] is value for name, value in kept.items())

@@ -13,7 +13,6 @@ hidden states), whole passes are made instead; where these are wrong as well, th
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -32,6 +31,7 @@ from captum_attattr.module_state import ModuleState
 from captum_attattr.rows_read import OnlyRows, with_rows_only
 from captum_attattr.trials import Substitute, Trials, always
 from captum_attattr.undoing import Undo, undoing
+from captum_attattr.warned import warn
 
 __all__ = ["Recording", "Substitute", "always"]
 
@@ -198,10 +198,9 @@ class Recording:
         replayed, self._ended[first] = self._ended[first], []
         size = self._trials.whole_pass(state)
         if replayed:
-            warnings.warn(
+            warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
-                "the same result, more slowly.",
-                stacklevel=2,
+                "the same result, more slowly."
             )
         return Finding(size, length, whole=True, narrowed=False)
 

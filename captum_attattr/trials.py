@@ -42,6 +42,10 @@ class Trials:
     one_by_one: bool
     """Whether only one row can be run at a time."""
 
+    @property
+    def _alone(self) -> bool:
+        return self.one_by_one or self.output.dim() == 0
+
     def find_rows_read(self) -> tuple[slice | None, bool]:
         """Rows of the sequence, if they are few, such that no others are read after the last attention.
 
@@ -88,7 +92,7 @@ class Trials:
 
     def rows_apart(self, rows_read: slice | None) -> bool:
         """Whether, after the last attention, what comes out of a row does not depend on the others."""
-        if self.one_by_one:
+        if self._alone:
             return True
         probe = apart(self.forward.batch_size)
         context = probe.contexts(self.last_context)
@@ -104,7 +108,7 @@ class Trials:
     def probe(self, first: int, in_place: bool) -> Probe:
         """The first layer is tried out on more than the others: what meets in a layer above is seen from there."""
         batch_size = self.forward.batch_size
-        if self.one_by_one:
+        if self._alone:
             return alone(batch_size)
         if not in_place:
             return apart(batch_size)
@@ -146,7 +150,7 @@ class Trials:
     def whole_pass(self, state: LayerState) -> int:
         """Make sure that whole passes treat each row by itself; bytes that a row keeps."""
         batch_size = self.forward.batch_size
-        probe, failed = alone(1) if self.one_by_one else apart(batch_size), None
+        probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
             agrees, size = self._fitting(state, probe, None)
         except Exception as error:

@@ -135,13 +135,8 @@ def test_examples_are_split_where_memory_is_short(path, monkeypatch):
     forward = c.model.forward
     monkeypatch.setattr(c.model, "forward", lambda ids, **kw: rows.append(len(ids)) or forward(ids, **kw))
     parts, part_deltas = fast(c, layers, path=path)
-    assert rows[:5] == [
-        3,
-        1,
-        3,
-        5,
-        2,
-    ]  # the clean pass; another row; which rows are read; whether rows of the batch meet
+    # The clean pass; one of another row; which rows are read; the lowest layer; whether rows of the batch meet.
+    assert rows[:5] == [3, 1, 3, 2, 5]
     assert set(rows[5:]) == {1}
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, atol=1e-13, rtol=1e-9)

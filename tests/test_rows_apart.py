@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from agreement import assert_agree
 from oracles import direct_attribution
 from tiny_models import FAMILIES, case
 from torch import nn
@@ -84,12 +85,20 @@ def test_rows_that_move_are_refused(how, batch, path):
         attribute(MOVED[how](c), attention_layers(c.model), c, path)
 
 
-@pytest.mark.parametrize("how", ["turned around and back", "turned around", "shifted", "without repetition"])
+@pytest.mark.parametrize("how", ["turned around and back", "turned around", "shifted"])
 def test_steps_that_move_are_refused(how):
     """A batch of one has nothing to move, but its steps are rows as well."""
     c = case(BERT, batch=1)
     with pytest.raises(ValueError, match=REFUSED):
         attribute(MOVED[how](c), attention_layers(c.model), c)
+
+
+def test_where_equal_rows_become_one_they_run_one_by_one():
+    c = case(BERT, batch=1)
+    layers = attention_layers(c.model)
+    plain = attribute(c.forward, layers, c)
+    for one, other in zip(attribute(MOVED["without repetition"](c), layers, c), plain, strict=True):
+        assert_agree(one, other)
 
 
 @both_paths
