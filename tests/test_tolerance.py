@@ -215,8 +215,9 @@ def test_a_fixed_rule_that_was_not_enough_says_so_and_names_the_layers():
     method = method_of(c)
     with pytest.warns(
         UserWarning, match=r"20 steps of this rule were not enough .*layers\[0\] \(LlamaAttention\) 1.\de-01"
-    ):
+    ) as warned:
         method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+    assert warned[0].filename == __file__  # the line of the caller, not one of the package
     assert method.convergence.complete.tolist() == [[True, False], [True, True], [True, True]]
 
 
