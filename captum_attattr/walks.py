@@ -211,12 +211,16 @@ class JointWalk(Walk):
 
     def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
         """See :meth:`Walk.add`."""
-        for cell in cells.unique():
-            rows = (cells == cell).nonzero().flatten()
+        found, counts = cells.unique(return_counts=True)
+        order = cells.argsort(stable=True)
+        # Cells of one size go together, the points of each side by side in one product.
+        for count in counts.unique().tolist():
+            some = found[counts == count]
+            rows = order[torch.isin(cells[order], some)].view(len(some), count)
             for total, gradient, values in zip(totals, points.gradients, points.values, strict=True):
                 with full_precision(total):
-                    weighted = weights[rows].to(total).view(-1, 1, 1, 1) * gradient[rows].to(total)
-                    total[cell] += torch.einsum("rqhd,rhkd->hqk", weighted, values[rows].to(total))
+                    weighted = weights[rows].to(total).view(*rows.shape, 1, 1, 1) * gradient[rows].to(total)
+                    total[some] += torch.einsum("crqhd,crhkd->chqk", weighted, values[rows].to(total))
 
     def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
         """See :meth:`Walk.shares`."""
