@@ -138,8 +138,7 @@ class HeadImportance:
             checkpoint: A file in which the state is kept after each batch. Where it is there already, the run goes on
                 from it: nothing is lost or counted twice. It stays when the run is done. With another number of
                 threads or on another processor sums are rounded otherwise: scores are then those of an unbroken run to
-                about 1e-6 of the output F for a model in float32, 1e-12 in float64 (the bundled model with one and with
-                two threads: 4e-7 of the largest score).
+                about 1e-6 of the output F for a model in float32, 1e-12 in float64.
             show_progress: Show a progress bar, with the time left, on standard error.
 
         Raises:

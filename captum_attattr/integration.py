@@ -146,6 +146,7 @@ class Convergence:
         else:
             message = (
                 f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {paths}: the estimated error in parts "
-                f"of the norm is {told}. Give more steps."
+                f"of the norm is {told}. Give more steps; where fewer than these were taken, their points did not fit "
+                "memory: give fewer tokens, or fewer examples at a time."
             )
         warn(message)

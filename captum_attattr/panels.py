@@ -7,8 +7,7 @@ and its error is taken as the difference from the polynomial through every other
 
 in the norm of the shares, of all pairs and layers of the path. A halved panel keeps its points and adds two to each
 half, so that no evaluation is made in vain. Errors of different panels are taken as independent: their squares add up.
-Trials with Gauss-Kronrod rules (7 and 15 nodes), whose points do not serve the halves, took twice as many evaluations
-on the roughest paths of a decoder, and smooth paths never come here.
+Rules of Gauss's kind reach a higher degree, but their points do not serve the halves; smooth paths never come here.
 """
 
 from __future__ import annotations
