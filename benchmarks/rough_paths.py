@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from machine import environment
-from rough_models import Explained, Rough, copying_decoder, copying_t5, language_model
+from rough_questions import Explained, Rough, copying_decoder, copying_t5, language_model
 from store import Store
 from torch import Tensor, nn
 
@@ -37,9 +37,9 @@ NAMES = {"t5": "T5 encoder", "gemma3": "Gemma 3", "olmo2": "OLMo 2", "smollm2": 
 
 def load(name: str, args: argparse.Namespace) -> Rough:
     if name == "t5":
-        return copying_t5(args.examples)
+        return copying_t5(args.examples, steps=args.training)
     if name != "smollm2":
-        return copying_decoder(name, args.examples)
+        return copying_decoder(name, args.examples, steps=args.training)
     if args.folder is None:
         raise SystemExit("smollm2 needs --folder, a model of transformers (and --gguf, the file, where it is one).")
     return language_model(args.folder, args.gguf, args.examples)
@@ -157,8 +157,9 @@ def table(figures: dict[str, Any]) -> str:
     return f"""# Accuracy to a tolerance where paths are rough
 
 `tolerance={s["tolerance"]}` in float32, F a difference of two logits, each question by itself; reference: the same
-integrator in float64 at a tolerance of {references}. Made by `python benchmarks/rough_paths.py` (the language model with `--models
-smollm2 --folder FOLDER`). The small models were trained on saying a list of words once more.
+integrator in float64 at a tolerance of {references}. Made by `python
+benchmarks/rough_paths.py` (the language model with `--models smollm2 --folder FOLDER`). The
+small models were trained on saying a list of words once more.
 
 | | paths | true error below 1e-2 | median | worst that is not announced | announced | evaluations, mean | most |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -181,6 +182,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="the language model's")
     parser.add_argument("--gguf", help="the language model's file in that folder, where it is a GGUF")
     parser.add_argument("--examples", type=int, default=20, help="questions a model")
+    parser.add_argument("--training", type=int, default=800, help="steps, of the small models")
     parser.add_argument("--joint", type=int, default=20, help="of these, for the joint path")
     parser.add_argument("--layers", type=int, nargs="+", help="numbers of the layers (default: all)")
     parser.add_argument("--unchecked", action="store_true", help="do not hold the reference against Gauss nodes")
@@ -192,7 +194,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     settings = {"tolerance": args.tolerance, "most": args.most}
-    store = Store(args.output / "rough_paths.jsonl", {**settings, "reference": args.reference})
+    store = Store(
+        args.output / "rough_paths.jsonl", {**settings, "reference": args.reference, "training": args.training}
+    )
     file = args.output / "rough_paths.json"
     models = json.loads(file.read_text())["models"] if file.is_file() else {}
     for name in args.models:

@@ -19,6 +19,8 @@ _PARTIAL = 5.0
 # Of the difference from a coarser rule as much as this times the tolerance: rules of high degree gain that much by a
 # few nodes where the path is smooth. It catches what completeness cannot see, errors of pairs that cancel in the sum.
 _COARSE = 12.0
+# Where the gradient may jump they gain next to nothing: the difference is the error then.
+_COARSE_KINKED = 1.0
 # Panels that are left as they are may take this part of the error that is allowed: the halves of the others add theirs.
 _LEFT = 0.5
 _MOST_BYTES = 4 * 2**30
@@ -30,7 +32,8 @@ class Adaptation:
     First come the rules of a :func:`ladder`, which suffice for smooth paths. By these an example has converged when the
     gap of completeness, |sum(Attr) - (F(A) - F(A0))|, is at most ``tolerance`` times the norm of its shares; the same
     gaps on the parts of the path, from A0 to each of the nodes, are at most five times that; and the shares by a
-    coarser rule differ by at most twelve times the tolerance. What has not converged goes on in :class:`Panels` until
+    coarser rule differ by at most twelve times the tolerance, or once where the graph of the output holds operations
+    whose derivative jumps (ReLU, maxima). What has not converged goes on in :class:`Panels` until
     both the estimated error and the gap are at most ``tolerance`` times the norm.
 
     Args:
@@ -103,7 +106,8 @@ class Adaptation:
         if near.any():
             totals = self._summed(samples, rows[:, near], rung.weights - rung.coarse)
             apart = norm(self._walk.shares(totals, pending[near], Keep((), True))).cpu()
-            near[near.clone()] = apart <= _COARSE * allowed.cpu()[near]
+            coarse = _COARSE_KINKED if self._walk.is_kinked else _COARSE
+            near[near.clone()] = apart <= coarse * allowed.cpu()[near]
         return near
 
     def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> list[Tensor]:

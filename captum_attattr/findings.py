@@ -20,6 +20,8 @@ class Finding:
     """Whether whole passes have to be made."""
     narrowed: bool
     """Whether rows of the sequence that the output does not read may be left out."""
+    kinked: bool
+    """Whether the output's derivative may jump on a path from there."""
 
     def row_bytes(self, length: int) -> int:
         """The same for a row of another length, at most."""

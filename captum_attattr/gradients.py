@@ -76,9 +76,21 @@ def _address(tensor: Tensor) -> int:
         return 0
 
 
-def refuse_without_derivative(output: Tensor) -> None:
-    """Raise where the graph holds an operation that torch cannot differentiate, and would pass over with a warning."""
-    seen, open_nodes = set(), [output.grad_fn]
+# Operations whose derivative jumps where a value passes another, by the beginnings of their names in a graph.
+_KINKED = (
+    "Abs", "Amax", "Amin", "Aminmax", "Clamp", "Hard", "Kthvalue", "LeakyRelu", "Max", "Median", "Min", "Prelu", "Relu",
+    "Rrelu", "Softshrink", "Sort", "Threshold", "Topk",
+)  # fmt: skip
+
+
+def has_kinks(output: Tensor) -> bool:
+    """Whether an output's derivative may jump: its graph holds a rectifier, a clamp, a maximum, or their like.
+
+    Raises:
+        UnsupportedModelError: It holds an operation that torch cannot differentiate, and would pass over with a
+            warning.
+    """
+    seen, open_nodes, kinked = set(), [output.grad_fn], False
     while open_nodes:
         node = open_nodes.pop()
         if node is None or node in seen:
@@ -88,5 +100,7 @@ def refuse_without_derivative(output: Tensor) -> None:
                 "The model computes with operations that have no derivative, as quantized ones often do: load it "
                 "unquantized, or quantized by a method that keeps float activations (weights only)."
             )
+        kinked = kinked or node.name().lstrip("_").startswith(_KINKED)
         seen.add(node)
         open_nodes.extend(parent for parent, _ in node.next_functions)
+    return kinked

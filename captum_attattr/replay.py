@@ -144,8 +144,15 @@ class Recording:
         """Whether only one row can be replayed at a time."""
         return self._axis.one_by_one
 
+    def is_kinked(self, first: int) -> bool:
+        """Whether the output's derivative may jump where attention from call ``first`` on is changed."""
+        return self._found(first).kinked
+
     def row_bytes(self, first: int) -> int:
         """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
+        return self._found(first).row_bytes(self._last_context.shape[1])
+
+    def _found(self, first: int) -> Finding:
         if first not in self._findings.layers:
             self._findings.layers[first] = self._keeping_state(partial(self._check, first))
         found = self._findings.layers[first]
@@ -153,7 +160,7 @@ class Recording:
             self._ended[first] = []
         if not found.narrowed:
             self._rows_read = None
-        return found.row_bytes(self._last_context.shape[1])
+        return found
 
     def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor, rows_read: slice | None) -> Tensor:
         first = min(substitutes)
@@ -191,18 +198,18 @@ class Recording:
         if self._ended[first]:
             probe = self._trials.probe(first, self._in_place)
             for narrowed in (True, False) if self._rows_read is not None else (False,):
-                agrees, size = self._trials.agrees(state, probe, self._rows_read)
-                if agrees and self._are_rows_apart():
-                    return Finding(size, length, whole=False, narrowed=narrowed)
+                trial = self._trials.replay(state, probe, self._rows_read)
+                if trial.agrees and self._are_rows_apart():
+                    return Finding(trial.row_bytes, length, False, narrowed, trial.kinked)
                 self._rows_read = None
         replayed, self._ended[first] = self._ended[first], []
-        size = self._trials.whole_pass(state)
+        trial = self._trials.whole_pass(state)
         if replayed:
             warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
                 "the same result, more slowly."
             )
-        return Finding(size, length, whole=True, narrowed=False)
+        return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
 
     def _are_rows_apart(self) -> bool:
         place = self._rows_read is not None

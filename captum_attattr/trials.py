@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
 from captum_attattr.forward import Forward, take_rows
-from captum_attattr.gradients import refuse_without_derivative, saved_bytes, with_gradients
+from captum_attattr.gradients import has_kinks, saved_bytes, with_gradients
 from captum_attattr.layer_state import LayerState, agree
 from captum_attattr.memory import is_out_of_memory
 from captum_attattr.probes import Probe, alone, apart, beside_another, moved
@@ -23,6 +24,17 @@ from captum_attattr.rows_read import CANDIDATES, Shadows, with_rows_only
 
 Substitute = Callable[[AttentionCall], Tensor]
 """Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+
+
+class Trial(NamedTuple):
+    """What a replay from a layer showed."""
+
+    agrees: bool
+    """Whether it does as the model does."""
+    row_bytes: int
+    """What a row keeps for its gradient."""
+    kinked: bool
+    """See :func:`has_kinks`."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +127,8 @@ class Trials:
         lowest = min(state.index for state in self.states)
         return beside_another(batch_size) if first == lowest else alone(batch_size)
 
-    def agrees(self, state: LayerState, probe: Probe, rows_read: slice | None) -> tuple[bool, int]:
-        """Whether a replay from this layer does with a probe as the model does; bytes that a row keeps."""
+    def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+        """A replay from this layer with the rows of a probe."""
         try:
             return self._fitting(state, probe, rows_read)
         except UnsupportedModelError:
@@ -124,43 +136,42 @@ class Trials:
         except Exception as error:  # whatever a model does with outputs handed back
             if is_out_of_memory(error):
                 raise
-            return False, 0
+            return Trial(False, 0, False)
 
-    def _fitting(self, state: LayerState, probe: Probe, rows_read: slice | None) -> tuple[bool, int]:
+    def _fitting(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
         try:
             return self._tried(state, probe, rows_read, gradients=True)
         except Exception as error:
             if len(probe.rows) == 1 or not is_out_of_memory(error):
                 raise
         # With what they keep for their gradients the rows did not fit, but perhaps one does.
-        agrees, _ = self._tried(state, probe, rows_read, gradients=False)
-        agrees_alone, size = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
-        return agrees and agrees_alone, size
+        together = self._tried(state, probe, rows_read, gradients=False)
+        by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
+        return by_itself._replace(agrees=together.agrees and by_itself.agrees)
 
-    def _tried(self, state: LayerState, probe: Probe, rows_read: slice | None, gradients: bool) -> tuple[bool, int]:
+    def _tried(self, state: LayerState, probe: Probe, rows_read: slice | None, gradients: bool) -> Trial:
         seen: list[bool] = []
         watched = {other.index: _compared(other, probe, seen) for other in self.states if other.index > state.index}
         with torch.set_grad_enabled(gradients), saved_bytes(self.roots) as saved:
             context = probe.changed(state.context).requires_grad_(gradients)
             output = self.run({state.index: always(context), **watched}, probe.rows, rows_read)
-            if gradients:
-                refuse_without_derivative(output)
-        return self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows)
+            kinked = gradients and has_kinks(output)
+        return Trial(self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows), kinked)
 
-    def whole_pass(self, state: LayerState) -> int:
-        """Make sure that whole passes treat each row by itself; bytes that a row keeps."""
+    def whole_pass(self, state: LayerState) -> Trial:
+        """A whole pass, made sure that it treats each row by itself."""
         batch_size = self.forward.batch_size
         probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
-            agrees, size = self._fitting(state, probe, None)
+            trial = self._fitting(state, probe, None)
+            if trial.agrees:
+                return trial
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            agrees, size, failed = False, 0, error
-        if agrees:
-            return size
+            failed = error
         again = Probe(self.forward.all_rows, torch.ones(batch_size))
-        if not self._fitting(state, again, None)[0]:
+        if not self._fitting(state, again, None).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "
                 "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"

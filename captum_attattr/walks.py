@@ -84,6 +84,11 @@ class Walk(ABC):
 
         return self._chunks.run(job, self._recording.row_bytes(self._first), len(alphas))
 
+    @property
+    def is_kinked(self) -> bool:
+        """Whether the gradient may jump on the way."""
+        return self._recording.is_kinked(self._first)
+
     def no_points(self) -> Points:
         """None at all, to which others can be joined."""
         none, states = self.paths[0].context_change.new_zeros(0), [path.state for path in self.paths]

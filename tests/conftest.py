@@ -7,9 +7,11 @@ import pytest
 import torch
 import tried
 
-# The models are tiny: a second thread costs more than it gives, above all beside other work.
+# The models are tiny: a second thread costs more than it gives, above all beside other work. Processes that tests
+# start (kernels of notebooks, the command line, gloo) inherit it.
 THREADS = os.environ.get("CAPTUM_ATTATTR_TEST_THREADS", "1")
 torch.set_num_threads(int(THREADS))
+os.environ["OMP_NUM_THREADS"] = THREADS
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from captum_attattr.demo import REVIEWS
+from captum_attattr.demo import REVIEWS, load_demo
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -119,3 +120,37 @@ def test_convergence(run_benchmark, load, monkeypatch, tmp_path):
     assert ours["worst"] < hand["worst"]
     assert (tmp_path / "convergence.png").stat().st_size > 10_000
     assert "F = logit, joint" in (tmp_path / "convergence.md").read_text()
+
+
+def test_rough_paths(run_benchmark, tmp_path):
+    small = ("--examples", "1", "--training", "2", "--layers", "0", "--reference", "1e-3")
+    run_benchmark("rough_paths", "--models", "t5", "gemma3", *small)
+    models = json.loads((tmp_path / "rough_paths.json").read_text())["models"]
+    for name in ("t5", "gemma3"):
+        (layer,), (joint,) = models[name]["layerwise"], models[name]["joint"]
+        assert all(0 < path["error"] < 1e-2 and path["converged"] for path in (layer, joint))
+        assert 0 < models[name]["reference"][0] < 1e-2
+    assert "| Gemma 3, joint | 1 |" in (tmp_path / "rough_paths.md").read_text()
+
+
+@pytest.fixture
+def language_model(tmp_path):
+    """A folder with a small decoder, of random weights."""
+    _, tokenizer = load_demo()
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=3, initializer_range=0.3, **size))
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_rough_joint(run_benchmark, language_model, tmp_path):
+    run_benchmark("rough_joint", "--folder", str(language_model), "--examples", "2", "--name", "a small decoder")
+    prompts = json.loads((tmp_path / "rough_joint.json").read_text())["prompts"]
+    assert len(prompts) == 2
+    for prompt in prompts:
+        assert prompt["all"]["layers"] == 3
+        assert prompt["others"]["layers"] == 3 - prompt["left out"]
+        assert max(prompt["all"]["looks"]) > max(prompt["random"]["looks"])
+    assert "a small decoder, 2 prompts" in (tmp_path / "rough_joint.md").read_text()

@@ -13,7 +13,8 @@ from tiny_models import FAMILIES, case
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.demo import load_demo, load_reviews
 
-SMOOTH = [family for family in FAMILIES if family.name != "distilbert"]  # its head has a ReLU, and so a kink
+KINKED = {"distilbert"}  # its head has a ReLU
+SMOOTH = [family for family in FAMILIES if family.name not in KINKED]
 BERT = FAMILIES[0]
 
 
@@ -82,20 +83,21 @@ def test_true_errors_in_every_family(family, path, tolerance):
 
 @pytest.mark.filterwarnings("ignore:n_steps=")
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3])
 def test_a_kink_on_the_path_is_noticed(path, tolerance):
     """No rule of high degree converges quickly there: panels around it get small, and what is left over is said."""
-    c = case(next(family for family in FAMILIES if family.name == "distilbert"), batch=3)
+    (family,) = (family for family in FAMILIES if family.name in KINKED)
+    c = case(family, batch=2)
     method = method_of(c, path)
     how = {"target": 1, "additional_forward_args": c.mask}
     found = method.attribute(c.inputs, tolerance=tolerance, n_steps=100, **how)
     converged = method.convergence.converged
-    exact = method.attribute(c.inputs, n_steps=1000, **how)
+    exact = method.attribute(c.inputs, n_steps=500, method="riemann_middle", **how)
     if path == "joint":
         found, exact = ([torch.stack(one).transpose(0, 1)] for one in (found, exact))
     errors = relative_errors(found, exact)
-    assert errors[converged].max() < 5 * tolerance
-    assert bool(converged.all()) or tolerance == 1e-4
+    assert errors[converged].max() < tolerance
+    assert bool(converged.all()) or tolerance == 1e-3
 
 
 def test_rows_that_were_run_are_the_evaluations_that_are_reported(monkeypatch):
