@@ -28,9 +28,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.classifier import Classifier
-from captum_attattr.examples import read_examples
-from captum_attattr.quadrature import METHODS
+from captum_attattr.engine.quadrature import METHODS
+from captum_attattr.files.examples import read_examples
+from captum_attattr.text.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 OUTPUTS = ("probability", "logit")

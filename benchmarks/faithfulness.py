@@ -26,7 +26,6 @@ from store import Store
 from tqdm import tqdm
 
 from captum_attattr.demo import REVIEWS
-from captum_attattr.examples import read_examples
 from captum_attattr.faithfulness import (
     FRACTIONS,
     EdgeRemoval,
@@ -36,6 +35,7 @@ from captum_attattr.faithfulness import (
     leave_one_out,
     sufficiency,
 )
+from captum_attattr.files.examples import read_examples
 
 RESULTS = Path(__file__).parent / "results"
 HOWS = ("mask", "delete", "replace")

@@ -24,8 +24,8 @@ from captum.attr import (
 from torch import Tensor
 
 from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores, token_scores
-from captum_attattr.classifier import Classifier
 from captum_attattr.faithfulness import TokenRemoval, leave_one_out
+from captum_attattr.text.classifier import Classifier
 
 
 def shares_of(forward: Callable[..., Tensor], layers: list[Any], inputs: tuple[Tensor, ...], **options: Any) -> Any:

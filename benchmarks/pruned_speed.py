@@ -29,10 +29,9 @@ from tqdm import tqdm
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
+from captum_attattr.attention import mask_heads, remaining_heads
 from captum_attattr.demo import load_demo
-from captum_attattr.masking import mask_heads, remaining_heads
-from captum_attattr.pruning import prune_heads
-from captum_attattr.pruning_files import save_pruned
+from captum_attattr.pruning import prune_heads, save_pruned
 
 
 def base() -> PreTrainedModel:

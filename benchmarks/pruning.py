@@ -30,12 +30,12 @@ from pruning_task import CHUNK, Head, Task
 from store import Store
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.checkpoint import model_fingerprint
-from captum_attattr.classifier import Classifier
-from captum_attattr.examples import Example, label_numbers, read_examples
-from captum_attattr.importance import HeadImportance
-from captum_attattr.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
-from captum_attattr.ranking import Importance
+from captum_attattr.files.examples import Example, label_numbers, read_examples
+from captum_attattr.heads.checkpoint import model_fingerprint
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.heads.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
+from captum_attattr.text.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 # Four Gauss-Legendre steps: what that costs in accuracy is measured below, "steps".

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from store import Store
 
-from captum_attattr.classifier import Batch, Classifier
-from captum_attattr.examples import Example, label_numbers
-from captum_attattr.importance import HeadImportance
-from captum_attattr.measures import Measure
-from captum_attattr.outputs import Examples
+from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.measures import Measure
+from captum_attattr.heads.outputs import Examples
 from captum_attattr.pruning import prune_heads
+from captum_attattr.text.classifier import Batch, Classifier
 
 CHUNK = 10
 Head = tuple[int, int]

@@ -29,7 +29,7 @@ from store import Store
 from torch import Tensor, nn
 
 from captum_attattr import SelfAttentionAttribution
-from captum_attattr import attribution as engine
+from captum_attattr.attribution import self_attention as engine
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = {"t5": "T5 encoder", "gemma3": "Gemma 3", "olmo2": "OLMo 2", "smollm2": "SmolLM2-135M-Instruct"}

@@ -32,8 +32,8 @@ from tqdm import tqdm
 
 from captum_attattr import SelfAttentionAttribution, attention_layers, pair_scores, token_scores
 from captum_attattr.demo import REVIEWS
-from captum_attattr.examples import label_numbers, read_examples
 from captum_attattr.faithfulness import EdgeRemoval, deletion_curve
+from captum_attattr.files.examples import label_numbers, read_examples
 
 RESULTS = Path(__file__).parent / "results"
 REMOVED = 0.1

@@ -24,8 +24,8 @@ from store import Store
 from tqdm import tqdm
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.classifier import Batch, Classifier
-from captum_attattr.examples import read_examples
+from captum_attattr.files.examples import read_examples
+from captum_attattr.text.classifier import Batch, Classifier
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -27,8 +27,8 @@ from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
 from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores
-from captum_attattr.classifier import Classifier
 from captum_attattr.demo import load_reviews
+from captum_attattr.text.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = 20

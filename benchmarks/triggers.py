@@ -38,10 +38,10 @@ from store import Store
 from tqdm import tqdm
 from triggers_report import METHODS, OURS, PAIR, SHAPE, TOKENS, WORD, draw, summary, table
 
-from captum_attattr.classifier import Batch, Classifier
-from captum_attattr.examples import Example, read_examples
-from captum_attattr.trigger_attack import in_batches
-from captum_attattr.triggers import Trigger, attack, extract_triggers, strongest, token_words
+from captum_attattr.files.examples import Example, read_examples
+from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.triggers.attack import in_batches
+from captum_attattr.triggers.extraction import Trigger, attack, extract_triggers, strongest, token_words
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 
-from captum_attattr import attention
+from captum_attattr.attention import transformers_interface as attention
 
 
 def snapshot(model: nn.Module, run: Callable[[], Any]) -> dict[str, Any]:

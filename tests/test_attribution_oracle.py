@@ -9,7 +9,7 @@ from tiny_models import FAMILIES, case
 from tried import configuration
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.quadrature import METHODS, quadrature
+from captum_attattr.engine.quadrature import METHODS, quadrature
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 BERT = FAMILIES[0]
@@ -130,7 +130,7 @@ def test_examples_are_split_where_memory_is_short(path, monkeypatch):
     c = case(BERT, batch=3)
     layers = attention_layers(c.model)
     whole, deltas = fast(c, layers, path=path)
-    monkeypatch.setattr("captum_attattr.chunks._CPU_BYTES", 1)
+    monkeypatch.setattr("captum_attattr.engine.chunks._CPU_BYTES", 1)
     rows = []
     forward = c.model.forward
     monkeypatch.setattr(c.model, "forward", lambda ids, **kw: rows.append(len(ids)) or forward(ids, **kw))

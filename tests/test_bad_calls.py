@@ -16,7 +16,7 @@ from tiny_models import FAMILIES, SMALL, Case, case
 from torch import nn
 
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, UnsupportedModelError, attention_layers
-from captum_attattr.quadrature import METHODS, quadrature
+from captum_attattr.engine.quadrature import METHODS, quadrature
 
 __all__ = ["untouched"]
 

@@ -19,7 +19,7 @@ from tiny_classifiers import bert
 from captum_attattr import Explanation
 from captum_attattr.cli import main
 from captum_attattr.cli.explain import describe
-from captum_attattr.explaining import Explainer
+from captum_attattr.text.explaining import Explainer
 
 TEXT = "The plot was interesting but the execution was poor."
 COMMAND = Path(sys.executable).parent / "captum-attattr"

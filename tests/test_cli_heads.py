@@ -18,12 +18,12 @@ from tiny_classifiers import bert, sizes
 from tiny_classifiers import demo as load
 
 from captum_attattr import demo
-from captum_attattr.classifier import load_classifier
+from captum_attattr.attention import mask_heads, remaining_heads
 from captum_attattr.cli import main
-from captum_attattr.files import only_here
-from captum_attattr.importance import HeadImportance
-from captum_attattr.masking import mask_heads, remaining_heads
-from captum_attattr.ranking import Importance
+from captum_attattr.files.writing import only_here
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.text.classifier import load_classifier
 
 TEXTS = [("a warm funny film", 2), ("how unwatchable", 0), ("unfunny and unwatchable", 0), ("a film", 1)]
 

@@ -16,9 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import captum_attattr.cli.triggers as command
 from captum_attattr.cli import main
 from captum_attattr.demo import REVIEWS
-from captum_attattr.examples import read_examples
-from captum_attattr.files import only_here
-from captum_attattr.triggers import attack, extract_triggers, load_triggers
+from captum_attattr.files.examples import read_examples
+from captum_attattr.files.writing import only_here
+from captum_attattr.triggers.extraction import attack, extract_triggers, load_triggers
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "triggers.py"
 
@@ -126,7 +126,7 @@ def test_what_was_broken_off_goes_on(run, monkeypatch):
 
 def test_what_was_searched_is_not_searched_again(run, monkeypatch):
     run("--data", "reviews.tsv", "--threshold", "-1")
-    monkeypatch.setattr("captum_attattr.triggers._patterns", None)
+    monkeypatch.setattr("captum_attattr.triggers.extraction._patterns", None)
     code, out, err = run("--data", "reviews.tsv", "--threshold", "-1", "--top", "1", "--attack", "reviews.tsv")
     assert (code, err) == (0, "captum-attattr: 12 of 12 texts were searched before\n")
     assert "accuracy on 12 texts" in out

@@ -10,7 +10,7 @@ from tiny_classifiers import bert
 from tiny_models import FAMILIES, SMALL, case
 
 from captum_attattr import HeadImportance, SelfAttentionAttribution, UnsupportedModelError, attention_layers, explain
-from captum_attattr.masking import mask_heads
+from captum_attattr.attention import mask_heads
 
 __all__ = ["untouched"]
 

@@ -16,25 +16,24 @@ from tiny_classifiers import bert, demo
 from tried import tried
 
 from captum_attattr import AttributionTree, Explanation
-from captum_attattr.checkpoint import Checkpoint
-from captum_attattr.classifier import Classifier, load_classifier
 from captum_attattr.cli.explain import describe
 from captum_attattr.cli.triggers import _resumed
 from captum_attattr.demo import REVIEWS
-from captum_attattr.digest import Digest
-from captum_attattr.examples import read_examples
-from captum_attattr.head_map import visualize_head_importance
-from captum_attattr.importance import HeadImportance
-from captum_attattr.moments import Moments
-from captum_attattr.pruning import prune_heads
-from captum_attattr.pruning_files import load_pruned, save_pruned
-from captum_attattr.ranking import Importance
-from captum_attattr.records import seal
+from captum_attattr.files.digest import Digest
+from captum_attattr.files.examples import read_examples
+from captum_attattr.files.records import seal
+from captum_attattr.heads.checkpoint import Checkpoint
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.heads.moments import Moments
+from captum_attattr.pictures.explanations import visualize_explanation
+from captum_attattr.pictures.head_map import visualize_head_importance
+from captum_attattr.pictures.tokens import token_records, visualize_token_pairs
+from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import packing
-from captum_attattr.report.card import card
-from captum_attattr.token_visualization import token_records, visualize_token_pairs
-from captum_attattr.trigger_words import Trigger, apply_trigger, load_triggers, save_triggers
-from captum_attattr.visualization import visualize_explanation
+from captum_attattr.text.card import card
+from captum_attattr.text.classifier import Classifier, load_classifier
+from captum_attattr.triggers.patterns import Trigger, apply_trigger, load_triggers, save_triggers
 
 SETTINGS = {"measure": {"name": "taylor"}, "number of layers": 2}
 

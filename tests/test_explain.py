@@ -16,7 +16,7 @@ from snapshot import untouched
 from tiny_classifiers import bert, byte_level, demo, gpt2, metaspace, roberta
 
 from captum_attattr import Explanation, SelfAttentionAttribution, attention_layers, explain
-from captum_attattr.quadrature import METHODS
+from captum_attattr.engine.quadrature import METHODS
 
 __all__ = ["untouched"]
 
@@ -106,7 +106,7 @@ def test_a_pair_is_told_apart_by_its_token_types():
 
 
 def test_long_texts_are_not_taken_together(monkeypatch):
-    monkeypatch.setattr("captum_attattr.classifier._MOST_PAIRS", 2 * 5**2)
+    monkeypatch.setattr("captum_attattr.text.classifier._MOST_PAIRS", 2 * 5**2)
     model, tokenizer = bert()
     sizes = []
     forward = model.forward

@@ -15,14 +15,14 @@ from tiny_models import case
 from tried import tried
 
 from captum_attattr import Report
-from captum_attattr.checkpoint import Checkpoint
-from captum_attattr.classifier import load_classifier
-from captum_attattr.digest import Digest
-from captum_attattr.files import filling, only_here, writing
-from captum_attattr.importance import HeadImportance
-from captum_attattr.pruning_files import load_pruned, save_pruned
-from captum_attattr.ranking import Importance
-from captum_attattr.trigger_words import Trigger, save_triggers
+from captum_attattr.files.digest import Digest
+from captum_attattr.files.writing import filling, only_here, writing
+from captum_attattr.heads.checkpoint import Checkpoint
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.pruning import load_pruned, save_pruned
+from captum_attattr.text.classifier import load_classifier
+from captum_attattr.triggers.patterns import Trigger, save_triggers
 
 
 def checkpoint(path):
@@ -31,7 +31,7 @@ def checkpoint(path):
 
 
 def figure(path):
-    from captum_attattr.visualization import visualize_explanation
+    from captum_attattr.pictures.explanations import visualize_explanation
 
     with writing("The picture", path) as part:
         visualize_explanation(made(3))[0].savefig(part)
@@ -80,7 +80,7 @@ def test_what_is_broken_off_leaves_what_was_there(name, error, tmp_path, monkeyp
     def fail(*_):
         raise error
 
-    monkeypatch.setattr("captum_attattr.files._finish", fail)
+    monkeypatch.setattr("captum_attattr.files.writing._finish", fail)
     tried("faults", f"{name}: {error!r}")
     with pytest.raises(ValueError if isinstance(error, OSError) else error, match=r"the disk is full|^$"):
         WRITERS[name](path)

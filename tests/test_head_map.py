@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from captum_attattr.head_map import visualize_head_importance
-from captum_attattr.ranking import Importance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.pictures.head_map import visualize_head_importance
 
 
 def importance(scores, measure="attattr"):

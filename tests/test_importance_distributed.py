@@ -17,10 +17,10 @@ from accelerate import PartialState
 from agreement import assert_agree
 from tiny_classifiers import bert
 
-from captum_attattr.importance import HeadImportance
-from captum_attattr.measures import AttAttr
-from captum_attattr.processes import check_agreement, gathered, joined, raise_together, rank_and_size
-from captum_attattr.ranking import Importance
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+from captum_attattr.heads.measures import AttAttr
+from captum_attattr.heads.processes import check_agreement, gathered, joined, raise_together, rank_and_size
 
 TEXTS = [
     ("a warm funny film", 2), ("how unwatchable", 0), ("about films and filmmaking, unfunny and unwatchable", 0),

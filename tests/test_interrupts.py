@@ -16,11 +16,20 @@ import transformers as hf
 from snapshot import assert_same, snapshot
 
 import captum_attattr
-from captum_attattr import SelfAttentionAttribution, attention, attention_layers, module_calls, undoing
-from captum_attattr.masking import mask_heads
+from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.attention import mask_heads, undoing
+from captum_attattr.attention import transformers_interface as attention
+from captum_attattr.engine import module_calls
 
 PACKAGE = Path(captum_attattr.__file__).parent
-FILES = {str(PACKAGE / f"{name}.py") for name in ("undoing", "module_calls", "attention", "masking", "rows_read")}
+FILES = {
+    str(PACKAGE / f"{name}.py")
+    for name in (
+        "attention/undoing", "attention/transformers_interface", "attention/masking", "engine/module_calls",
+        "engine/rows_read",
+    )
+}  # fmt: skip
+assert all(Path(file).is_file() for file in FILES)
 # Of other files the functions that set something or set it back.
 FUNCTIONS = {"with_gradients", "switched", "run", "_clean_pass", "saved_bytes", "_run", "_agrees"}
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from captum_attattr.ladder import ladder
+from captum_attattr.engine.nested_rules import ladder
 
 
 @pytest.mark.parametrize("n_steps", [*range(1, 30), 1000])

@@ -23,7 +23,7 @@ from captum_attattr import (
     token_scores,
 )
 from captum_attattr.demo import load_demo, load_reviews
-from captum_attattr.quadrature import METHODS, check_steps, quadrature
+from captum_attattr.engine.quadrature import METHODS, check_steps, quadrature
 
 BY_NAME = {family.name: family for family in FAMILIES}
 BERT, GPT2, LLAMA = BY_NAME["bert"], BY_NAME["gpt2"], BY_NAME["llama"]

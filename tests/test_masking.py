@@ -18,7 +18,7 @@ from tiny_classifiers import bert
 from tiny_models import FAMILIES, SMALL, Case, Family, case
 
 from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention, attention_layers, explain
-from captum_attattr.masking import mask_heads, remaining_heads
+from captum_attattr.attention import mask_heads, remaining_heads
 
 __all__ = ["untouched"]
 

@@ -11,13 +11,13 @@ from tiny_classifiers import bert, lively
 from tiny_models import FAMILIES, SMALL, case, make
 
 from captum_attattr import attention_layers, explain
+from captum_attattr.attention import mask_heads
 from captum_attattr.cli.explain import describe
-from captum_attattr.importance import HeadImportance
-from captum_attattr.masking import mask_heads
-from captum_attattr.model_output import output_of
-from captum_attattr.report.card import card
-from captum_attattr.triggers import extract_triggers
-from captum_attattr.visualization import visualize_explanation
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.pictures.explanations import visualize_explanation
+from captum_attattr.text.card import card
+from captum_attattr.text.model_output import output_of
+from captum_attattr.triggers.extraction import extract_triggers
 
 TEXT = "A warm, funny film."
 IDS = torch.arange(5, 17).view(2, 6)

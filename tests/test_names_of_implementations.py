@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
 
 from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
-from captum_attattr.masking import mask_heads
+from captum_attattr.attention import mask_heads
 
 __all__ = ["untouched"]
 

@@ -13,8 +13,8 @@ from tiny_seq2seq import CROSS
 from torch import Tensor, nn
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.engine.quadrature import quadrature
 from captum_attattr.faithfulness import EdgeRemoval
-from captum_attattr.quadrature import quadrature
 
 both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])
 IDS = torch.randint(5, 60, (2, 6), generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captum_attattr.panels import SIZE, Panels, interpolatory
+from captum_attattr.engine.panels import SIZE, Panels, interpolatory
 
 
 @settings(max_examples=50, deadline=None)

@@ -32,9 +32,8 @@ from snapshot import untouched
 from tiny_models import FAMILIES, SMALL, Family, case
 
 from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
-from captum_attattr.masking import mask_heads, original_heads, remaining_heads
-from captum_attattr.pruning import prune_heads
-from captum_attattr.pruning_files import save_pruned
+from captum_attattr.attention import mask_heads, original_heads, remaining_heads
+from captum_attattr.pruning import prune_heads, save_pruned
 
 __all__ = ["untouched"]
 

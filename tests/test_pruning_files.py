@@ -27,10 +27,10 @@ from tiny_classifiers import bert, demo
 from tiny_models import case
 
 from captum_attattr import explain
-from captum_attattr.classifier import load_classifier
-from captum_attattr.masking import mask_heads, remaining_heads
+from captum_attattr.attention import mask_heads, remaining_heads
 from captum_attattr.pruning import prune_heads
-from captum_attattr.pruning_files import is_pruned, load_pruned, save_pruned
+from captum_attattr.pruning.pruned_files import is_pruned, load_pruned, save_pruned
+from captum_attattr.text.classifier import load_classifier
 
 __all__ = ["untouched"]
 

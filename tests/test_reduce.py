@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.reductions import Pairs, TopPairs
+from captum_attattr.engine.reductions import Pairs, TopPairs
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 BERT = FAMILIES[0]
@@ -35,7 +35,7 @@ def attribute(c, path="layerwise", layers=None, multiply=True, **options):
 def test_every_score_equals_that_of_all_shares(family, block, monkeypatch):
     c = case(family, batch=3)
     whole = attribute(c, n_steps=4)
-    monkeypatch.setattr("captum_attattr.layer_state._BLOCK_BYTES", block)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
     again = attribute(c, n_steps=4)
     reduced = attribute(c, n_steps=4, reduce=tuple(BY_HAND))
     for shares, same, scores in zip(whole, again, reduced, strict=True):
@@ -56,7 +56,7 @@ def test_with_every_path_and_baseline(path, multiply, baseline, monkeypatch):
     if baseline == "inputs":
         start = {"baselines": torch.full_like(c.inputs, 6)}
     whole, deltas = attribute(c, path, multiply=multiply, n_steps=3, return_convergence_delta=True, **start)
-    monkeypatch.setattr("captum_attattr.layer_state._BLOCK_BYTES", 1)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
     scores, same = attribute(
         c, path, multiply=multiply, n_steps=3, reduce="max", return_convergence_delta=True, **start
     )
@@ -71,7 +71,7 @@ def test_the_strongest_pairs(block, k, monkeypatch):
     c = case(BERT, batch=2)
     layer = attention_layers(c.model)[1]
     shares = attribute(c, layers=layer)
-    monkeypatch.setattr("captum_attattr.layer_state._BLOCK_BYTES", block)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
     pairs = attribute(c, layers=layer, reduce=TopPairs(k))
     assert isinstance(pairs, Pairs)
     count = min(k, shares[0].numel())
@@ -120,8 +120,10 @@ class LargestTensor(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_no_matrix_of_a_layer_is_made(name, monkeypatch):
-    monkeypatch.setattr("captum_attattr.layer_state._BLOCK_BYTES", 4 * 4 * 300 * 20)  # twenty queries of four heads
-    monkeypatch.setattr("captum_attattr.chunks._CPU_BYTES", 1)
+    monkeypatch.setattr(
+        "captum_attattr.engine.layer_state._BLOCK_BYTES", 4 * 4 * 300 * 20
+    )  # twenty queries of four heads
+    monkeypatch.setattr("captum_attattr.engine.chunks._CPU_BYTES", 1)
     family = next(family for family in FAMILIES if family.name == name)
     model = case(family).model.float()
     if name == "bert":

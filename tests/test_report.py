@@ -20,10 +20,10 @@ from made_explanations import made
 
 from captum_attattr import explain
 from captum_attattr.cli import main
+from captum_attattr.colours import colour, palette
 from captum_attattr.report import Report, packing
-from captum_attattr.report.card import card
-from captum_attattr.report.colours import colour, palette
-from captum_attattr.tree import AttributionTree
+from captum_attattr.text.card import card
+from captum_attattr.tree.attribution_tree import AttributionTree
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'> & <!-- \u2028"
 
@@ -184,7 +184,7 @@ def test_only_the_page_s_own_scripts_may_run_and_nothing_may_be_fetched(hostile)
 
 def test_a_page_is_saved_in_a_new_folder(tmp_path):
     explanation = made(4)
-    path = explanation.to_html(tmp_path / "new" / "page.html")
+    path = Report(explanation).save(tmp_path / "new" / "page.html")
     assert path.read_text(encoding="utf-8") == Report(explanation).html
     assert Report([explanation]).save(str(tmp_path / "other.html")).read_bytes() == path.read_bytes()
 
@@ -198,7 +198,7 @@ def test_in_a_notebook_the_page_stands_in_a_frame_of_its_own(hostile):
 
 def test_what_cannot_be_written_is_said(tmp_path):
     with pytest.raises(ValueError, match="The report cannot be written to"):
-        made(3).to_html(tmp_path)
+        Report(made(3)).save(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_report_of_something_else(given, error, message):
 def test_without_bokeh_the_error_says_what_to_install_and_the_card_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "bokeh.resources", None)
     with pytest.raises(ImportError, match=r"pip install 'captum-attattr\[report\]'"):
-        made(3).to_html("page.html")
+        Report(made(3)).save("page.html")
     assert made(3)._repr_html_().startswith("<div")
 
 

@@ -15,9 +15,9 @@ from driven_pages import browser, click, data, map_of, place_of, ready, tab
 from made_explanations import made
 from PIL import Image
 
+from captum_attattr.colours import colour
 from captum_attattr.report import Report
-from captum_attattr.report.colours import colour
-from captum_attattr.tree import AttributionTree
+from captum_attattr.tree.attribution_tree import AttributionTree
 
 __all__ = ["browser", "tab"]
 

@@ -10,8 +10,8 @@ from tiny_models import FAMILIES, case
 from torch import nn
 
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, attention_layers
+from captum_attattr.engine.rows_read import Shadows
 from captum_attattr.faithfulness import HeadRemoval, leave_one_out
-from captum_attattr.rows_read import Shadows
 
 BERT = FAMILIES[0]
 both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])

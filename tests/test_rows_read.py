@@ -67,7 +67,7 @@ def test_only_rows_that_are_read_are_run_and_the_result_is_the_same(reader, monk
     c = case(BY_NAME[name], batch=2, padded=False)
     tracked = wide_layers_of_the_last_block(c.model)
     found, lengths = run(c, forward_of(c), tracked)
-    monkeypatch.setattr("captum_attattr.trials.CANDIDATES", ())
+    monkeypatch.setattr("captum_attattr.engine.trials.CANDIDATES", ())
     whole, whole_lengths = run(c, forward_of(c), tracked)
     assert lengths
     assert lengths[-1] == (expected or whole_lengths[-1])

@@ -15,8 +15,8 @@ from tiny_models import FAMILIES, case
 from torch import nn
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.chunks import Chunks
-from captum_attattr.memory import is_out_of_memory
+from captum_attattr.engine.chunks import Chunks
+from captum_attattr.engine.memory import is_out_of_memory
 
 BERT = FAMILIES[0]
 both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])

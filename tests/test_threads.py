@@ -12,7 +12,7 @@ from snapshot import untouched
 from tiny_models import FAMILIES, case
 
 from captum_attattr import HeadImportance, SelfAttentionAttribution, attention_layers
-from captum_attattr.masking import mask_heads
+from captum_attattr.attention import mask_heads
 
 __all__ = ["untouched"]
 

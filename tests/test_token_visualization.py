@@ -14,8 +14,9 @@ from made_explanations import drawn, labels, made
 from matplotlib.figure import Figure
 from tiny_classifiers import demo
 
-from captum_attattr import explain, pair_scores, token_scores, token_visualization
-from captum_attattr.token_visualization import (
+from captum_attattr import explain, pair_scores, token_scores
+from captum_attattr.pictures import tokens
+from captum_attattr.pictures.tokens import (
     token_pair_result,
     token_records,
     visualize_token_pairs,
@@ -111,7 +112,7 @@ def test_scores_that_are_all_zero_stay_zero(capsys):
 
 
 def test_without_ipython_the_table_says_what_to_do_and_the_records_are_there(monkeypatch):
-    monkeypatch.setattr(token_visualization, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokens, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install ipython"):
         visualize_tokens(made(5))
     assert len(token_records([made(5), made(6)])) == 2

@@ -20,9 +20,9 @@ from made_explanations import made
 from tiny_classifiers import bert, byte_level, gpt2, roberta
 
 from captum_attattr import explain, token_scores
-from captum_attattr.signed_map import AGAINST, FOR
-from captum_attattr.tree import AttributionTree
-from captum_attattr.tree_layout import widths
+from captum_attattr.colours import AGAINST, FOR
+from captum_attattr.tree.attribution_tree import AttributionTree
+from captum_attattr.tree.layout import widths
 
 roots = st.sampled_from([0, -1, "none"])
 JOINT = {"output": "probability", "path": "joint"}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_attributions import attributions, links, taus
 
-from captum_attattr.tree import AttributionTree
+from captum_attattr.tree.attribution_tree import AttributionTree
 
 by_layer = partial(AttributionTree, scale="layer")
 

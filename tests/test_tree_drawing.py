@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.transforms import Bbox
 
-from captum_attattr.signed_map import AGAINST, FOR
-from captum_attattr.tree import AttributionTree
-from captum_attattr.tree_growth import Edge
-from captum_attattr.tree_layout import numbers_of, widths
+from captum_attattr.colours import AGAINST, FOR
+from captum_attattr.tree.attribution_tree import AttributionTree
+from captum_attattr.tree.growth import Edge
+from captum_attattr.tree.layout import numbers_of, widths
 
 
 def grown(count, least=2.5, **options):

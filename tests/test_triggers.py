@@ -16,12 +16,12 @@ from oracles import direct_attribution
 from snapshot import untouched
 from tiny_classifiers import bert, byte_level, demo, metaspace, roberta
 
-import captum_attattr.triggers as triggers_module
+import captum_attattr.triggers.extraction as triggers_module
 from captum_attattr import attention_layers
-from captum_attattr.classifier import Classifier
-from captum_attattr.examples import Example
-from captum_attattr.records import seal
-from captum_attattr.triggers import (
+from captum_attattr.files.examples import Example
+from captum_attattr.files.records import seal
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.triggers.extraction import (
     Accuracy,
     Trigger,
     apply_trigger,

@@ -9,7 +9,7 @@ import torch
 import transformers as hf
 from torch import nn
 
-from captum_attattr.classifier import load_classifier
+from captum_attattr.text.classifier import load_classifier
 
 WORDS = "a warm funny film about films and filmmaking , unfunny and unwatchable : how warming , how watchable !"
 

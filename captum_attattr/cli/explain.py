@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_attattr.classifier import Classifier
 from captum_attattr.cli.terminal import count, printable, writable
-from captum_attattr.examples import read_examples
-from captum_attattr.explaining import Explainer, integration_options
-from captum_attattr.explanation import Explanation
-from captum_attattr.files import writing
-from captum_attattr.quadrature import METHODS
+from captum_attattr.engine.quadrature import METHODS
+from captum_attattr.files.examples import read_examples
+from captum_attattr.files.writing import writing
+from captum_attattr.pictures.explanations import visualize_explanation
 from captum_attattr.report import Report, bokeh_source
-from captum_attattr.request import Request
-from captum_attattr.visualization import visualize_explanation
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.text.explaining import Explainer, integration_options
+from captum_attattr.text.explanation import Explanation
+from captum_attattr.text.request import Request
 
 _EXAMPLES = """examples:
   captum-attattr explain "The plot was interesting but the execution was poor."

@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 
-from captum_attattr.attention import attention_layers
-from captum_attattr.classifier import Classifier
+from captum_attattr.attention import HeadNumbers, attention_layers
 from captum_attattr.cli.heads import add_data
 from captum_attattr.cli.terminal import count, printable, writable
-from captum_attattr.examples import Example, label_numbers, read_examples
-from captum_attattr.masking import HeadNumbers
-from captum_attattr.model_loading import quiet
-from captum_attattr.pruning import prune_heads
-from captum_attattr.pruning_files import save_pruned
-from captum_attattr.ranking import Importance
+from captum_attattr.files.examples import Example, label_numbers, read_examples
+from captum_attattr.heads.importance import Importance
+from captum_attattr.pruning import prune_heads, save_pruned
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.text.model_loading import quiet
 
 _EXAMPLES = """examples:
   captum-attattr prune --importance heads/heads.json --keep 0.5 --output half

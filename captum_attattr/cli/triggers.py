@@ -14,13 +14,21 @@ from typing import Any
 
 import torch
 
-from captum_attattr.classifier import Classifier
 from captum_attattr.cli.terminal import count, printable, writable
-from captum_attattr.examples import Example, label_numbers, read_examples
-from captum_attattr.files import only_here, writing
-from captum_attattr.records import Count, Sealed, seal, unseal
-from captum_attattr.trigger_words import TriggerRecord
-from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, each_pattern, save_triggers, strongest
+from captum_attattr.files.examples import Example, label_numbers, read_examples
+from captum_attattr.files.records import Count, Sealed, seal, unseal
+from captum_attattr.files.writing import only_here, writing
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.triggers.extraction import (
+    Accuracy,
+    AttackResult,
+    Trigger,
+    attack,
+    each_pattern,
+    save_triggers,
+    strongest,
+)
+from captum_attattr.triggers.patterns import TriggerRecord
 
 Found = dict[int, Trigger | None]
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from captum_attattr.examples import read_examples
+from captum_attattr.files.examples import read_examples
 
 __all__ = ["REVIEWS", "load_demo", "load_reviews"]
 

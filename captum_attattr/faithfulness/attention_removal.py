@@ -12,10 +12,10 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall
+from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.layer_state import LayerState
+from captum_attattr.engine.replay import Recording, Substitute
 from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
-from captum_attattr.forward import Forward
-from captum_attattr.layer_state import LayerState
-from captum_attattr.replay import Recording, Substitute
 
 
 class _AttentionRemoval(Removal):

@@ -9,8 +9,8 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
 
+from captum_attattr.engine.forward import Forward
 from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
-from captum_attattr.forward import Forward
 
 How = Literal["mask", "delete", "replace"]
 

@@ -12,10 +12,10 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from captum_attattr.explanation import Explanation
-from captum_attattr.files import writing
+from captum_attattr.colours import palette
+from captum_attattr.files.writing import writing
 from captum_attattr.report import packing
-from captum_attattr.report.colours import palette
+from captum_attattr.text.explanation import Explanation
 
 __all__ = ["Report"]
 

@@ -27,8 +27,7 @@ from bokeh.models import (
 from bokeh.models.annotations import BoxAnnotation, ColorBar, Span
 from bokeh.plotting import figure
 
-from captum_attattr.report.colours import attention_palette, palette
-from captum_attattr.signed_map import AGAINST, FOR
+from captum_attattr.colours import AGAINST, FOR, attention_palette, palette
 
 _INK, _SOFT, _LINE, _ACCENT = "#1c1b22", "#5c5a66", "#dddbe3", "#0b6e69"
 _FONT = "system-ui, Segoe UI, Roboto, Noto Sans, DejaVu Sans, sans-serif"

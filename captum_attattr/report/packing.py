@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from captum_attattr.explanation import Explanation
-from captum_attattr.tree import AttributionTree
-from captum_attattr.tree_arguments import sentences_of
+from captum_attattr.text.explanation import Explanation
+from captum_attattr.tree.arguments import sentences_of
+from captum_attattr.tree.attribution_tree import AttributionTree
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Parts of the total: the tree of each is the beginning of the one before."""

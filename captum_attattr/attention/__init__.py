@@ -1,0 +1,36 @@
+"""The doors to a model's attention: find its layers, watch them, put another context in place, switch heads off."""
+
+from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
+from captum_attattr.attention.masking import (
+    HeadChoice,
+    HeadMask,
+    HeadNumbers,
+    chosen_heads,
+    mask_heads,
+    original_heads,
+    remaining_heads,
+)
+from captum_attattr.attention.transformers_interface import (
+    attention_layers,
+    intercepted,
+    is_attention_layer,
+    refuse_out_of_reach,
+)
+
+__all__ = [
+    "AttentionCall",
+    "Handler",
+    "HeadChoice",
+    "HeadMask",
+    "HeadNumbers",
+    "Result",
+    "UnsupportedModelError",
+    "attention_layers",
+    "chosen_heads",
+    "intercepted",
+    "is_attention_layer",
+    "mask_heads",
+    "original_heads",
+    "refuse_out_of_reach",
+    "remaining_heads",
+]

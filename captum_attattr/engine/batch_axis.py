@@ -1,0 +1,186 @@
+"""Where a pass keeps its examples: seen in a second pass with another number of rows, not guessed from sizes.
+
+A first dimension of the size of the batch may be something else (a bias of one query, when one example is given), and
+one of another size may hold the examples (the choices, windows or images of each, one example after the other). In a
+second pass, of one row of a batch or of two of the only example, what belongs to the examples has grown or shrunk in
+proportion; the rest is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercepted
+from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.layer_state import LayerState, agree
+from captum_attattr.engine.memory import is_out_of_memory
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """What a second pass told."""
+
+    follows: Sequence[Sequence[bool]] | None
+    """By module call and tensor of its output: whether its first dimension has each example's rows, one example after
+    the other, and is not shared by them all. None where it is not known."""
+    one_by_one: bool
+    """Whether only one row can be run at a time: with two of them the forward function does not give one output each,
+    or its attention does not follow."""
+
+    def rows_of(self, call: EndedCall, rows: Tensor, batch_size: int) -> Any:
+        """What a module call gave for these rows of the batch, with repetition."""
+        leaves, form = tree_flatten(call.output)
+        known = [] if self.follows is None else self.follows[call.place]
+        if len(known) != len(leaves):
+            known = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == batch_size for leaf in leaves]
+        picked = [
+            _picked(leaf, rows, batch_size) if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
+        ]
+        return tree_unflatten(picked, form)
+
+
+def find_axis(
+    forward: Forward, layers: Sequence[nn.Module], states: Sequence[LayerState], first: ModuleCalls
+) -> BatchAxis:
+    """Run the forward function on other rows, and compare with the first pass.
+
+    Raises:
+        UnsupportedModelError: The attention of a layer does not have the rows of the batch, in their order.
+        ValueError: The forward function adds to a cache of keys and values.
+    """
+    rows = torch.tensor([0, 0] if forward.batch_size == 1 else [forward.batch_size - 1])
+    try:
+        other = _pass_of(rows, forward, layers)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
+        if forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them
+            return BatchAxis(None, one_by_one=True)
+        _refuse_standing(forward, error)
+        return BatchAxis(None, one_by_one=False)  # by sizes, then: replays are tried before they are trusted
+    return _compared(forward.batch_size, first, states, rows, other)
+
+
+def by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCall:
+    """The call with as many windows as it has rows for each example."""
+    rows = len(call.query)
+    if wanted:
+        refuse_other_sizes(rows, type(call.module).__name__, examples)
+    return replace(call, windows=rows // examples) if rows and rows % examples == 0 else call
+
+
+@dataclass
+class _Pass:
+    """A pass of other rows: its module calls, its output, and of the attention calls the keys and the contexts."""
+
+    calls: ModuleCalls
+    output: Tensor
+    met: list[tuple[int, Tensor]]
+
+    def of(self, states: Sequence[LayerState]) -> Iterator[tuple[LayerState, int, Tensor]]:
+        """What the layers in question met in it."""
+        return ((state, *self.met[state.index]) for state in states if state.index < len(self.met))
+
+
+@with_gradients(False)
+def _pass_of(rows: Tensor, forward: Forward, layers: Sequence[nn.Module]) -> _Pass:
+    modules, met = ModuleCalls(), list[tuple[int, Tensor]]()
+
+    def record(call: AttentionCall) -> Result:
+        result = call.proceed()
+        met.append((call.key.shape[2], result[0]))
+        return result
+
+    output = modules.following(lambda: intercepted(layers, record, partial(forward, rows)))
+    return _Pass(modules, output, met)
+
+
+def _compared(batch: int, first: ModuleCalls, states: Sequence[LayerState], rows: Tensor, other: _Pass) -> BatchAxis:
+    known = None
+    if first.begun == other.calls.begun:
+        both = zip(first.sizes, other.calls.sizes, strict=True)
+        known = [[_in_proportion(*pair, batch, len(rows)) for pair in zip(*sizes, strict=False)] for sizes in both]
+    follows = other.output.dim() > 0 and len(other.output) == len(rows)
+    for state, _, context in other.of(states):
+        if not _follows(state, context, rows):
+            if batch > 1:
+                raise UnsupportedModelError(_other_sizes(state, len(context), rows, batch))
+            follows = False
+    return BatchAxis(known, one_by_one=batch == 1 and not follows)
+
+
+def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
+    """Raise where the attention's rows cannot be those of the examples."""
+    if attention % rows or not attention:
+        raise UnsupportedModelError(
+            f"The attention of {name} is computed for {attention} rows where the forward function was given {rows} "
+            "examples: which row belongs to which example is not known. Give one example at a time, or what has one "
+            "row for each of the attention's as inputs."
+        )
+
+
+def _refuse_standing(forward: Forward, error: Exception) -> None:
+    """Raise, for the error of a pass with other rows, where arguments that do not follow the examples explain it."""
+    if forward.standing:
+        raise UnsupportedModelError(
+            f"The forward function was given {forward.batch_size} examples, and further tensors of "
+            f"{', '.join(map(str, forward.standing))} rows, which are no example's, and it does not run on one example "
+            f"with them ({type(error).__name__}: {error}). Give one example at a time."
+        ) from error
+
+
+def _refuse_growth(states: Sequence[LayerState], again: _Pass) -> None:
+    """Raise where a pass of the same rows looked at more keys than the one before."""
+    for state, keys, _ in again.of(states):
+        if keys != state.shape[3]:
+            raise ValueError(
+                f"The attention of {state.name} had {state.shape[3]} keys in one pass and {keys} in the next, with the "
+                "same inputs. Does the forward function hold a cache of keys and values (past_key_values), to which "
+                "each pass adds? Give it as one of additional_forward_args: each pass gets a copy."
+            )
+
+
+def _other_sizes(state: LayerState, found: int, rows: Tensor, batch: int) -> str:
+    windows = state.call.windows
+    return (
+        f"The attention of {state.name} is computed for {batch * windows} rows where the forward function was given "
+        f"{batch} examples, and for {found} rows on {len(rows)} of them: these are not {windows} rows of each, one "
+        "example after the other. Give one example at a time."
+    )
+
+
+def _follows(state: LayerState, context: Tensor, rows: Tensor) -> bool:
+    windows = state.call.windows
+    if len(context) != len(rows) * windows:
+        return False
+    if windows == 1:  # whether rows stay in their places is for the replays to find out
+        return True
+    if context.shape[1] != state.shape[2]:
+        return False
+    attends = state.attends[rows]
+    ours, clean = torch.where(attends, state.call.fold(context), 0), torch.where(attends, state.context[rows], 0)
+    return agree(ours, clean, 1 / 2)
+
+
+def _in_proportion(size: int, other: int, batch: int, rows: int) -> bool:
+    return size > 0 and size % batch == 0 and size * rows == other * batch
+
+
+def _picked(value: Tensor, rows: Tensor, batch_size: int) -> Tensor:
+    entries = len(value) // batch_size
+    grouped = value if entries == 1 else value.unflatten(0, (-1, entries))
+    if batch_size == 1:
+        grouped = grouped.expand(len(rows), *grouped.shape[1:])  # no copy
+    else:
+        grouped = grouped.index_select(0, rows.to(value.device))
+    return grouped if entries == 1 else grouped.flatten(0, 1)

@@ -1,0 +1,106 @@
+"""What a pass leaves for its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import UnsupportedModelError
+from captum_attattr.attention.undoing import Undo, undoing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Lets a function run with gradients on or off; then they, and hooks for saved tensors, are as they were.
+
+    However it ends: torch's own context managers let an interrupt slip between the block and its end.
+    """
+
+    def decorated(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def switched(*args: P.args, **kwargs: P.kwargs) -> T:
+            def run(undo: list[Undo]) -> T:
+                undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
+                undo.append(partial(_drop_saving_hooks, _saving_hooks()))
+                if on and torch.is_inference_mode_enabled():
+                    stack = ExitStack()
+                    undo.append(stack.close)
+                    stack.enter_context(torch.inference_mode(False))
+                torch.set_grad_enabled(on)
+                return function(*args, **kwargs)
+
+            return undoing(run)
+
+        return switched
+
+    return decorated
+
+
+def _saving_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
+
+
+def _drop_saving_hooks(until: Any) -> None:
+    while _saving_hooks() not in (until, None):
+        torch._C._autograd._pop_saved_tensors_default_hooks()
+
+
+@contextmanager
+def saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
+    """Sizes of what autograd keeps inside the block, by storage, the model's own weights left out."""
+    weights = {_address(parameter) for root in roots for parameter in root.parameters()}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        address = _address(tensor)
+        if address not in weights:
+            sizes[address] = tensor.untyped_storage().nbytes()
+        # The tensor itself, kept by the operation that made it (softmax, tanh), would be a cycle never to be freed.
+        return tensor.detach()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield sizes
+
+
+def _address(tensor: Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except RuntimeError:  # a quantized weight is a wrapper without a storage of its own
+        return 0
+
+
+# Operations whose derivative jumps where a value passes another, by the beginnings of their names in a graph.
+_KINKED = (
+    "Abs", "Amax", "Amin", "Aminmax", "Clamp", "Hard", "Kthvalue", "LeakyRelu", "Max", "Median", "Min", "Prelu", "Relu",
+    "Rrelu", "Softshrink", "Sort", "Threshold", "Topk",
+)  # fmt: skip
+
+
+def has_kinks(output: Tensor) -> bool:
+    """Whether an output's derivative may jump: its graph holds a rectifier, a clamp, a maximum, or their like.
+
+    Raises:
+        UnsupportedModelError: It holds an operation that torch cannot differentiate, and would pass over with a
+            warning.
+    """
+    seen, open_nodes, kinked = set(), [output.grad_fn], False
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        if "NotImplemented" in node.name():
+            raise UnsupportedModelError(
+                "The model computes with operations that have no derivative, as quantized ones often do: load it "
+                "unquantized, or quantized by a method that keeps float activations (weights only)."
+            )
+        kinked = kinked or node.name().lstrip("_").startswith(_KINKED)
+        seen.add(node)
+        open_nodes.extend(parent for parent, _ in node.next_functions)
+    return kinked

@@ -1,0 +1,245 @@
+"""One clean pass recorded, and the rest of it replayed from any attention layer with another context.
+
+On the path of a layer nothing that ran before it changes. So the clean pass notes, at each attention call,
+which module calls have already ended (the embeddings, the blocks below, the layer's own query, key and value).
+A replay runs the whole forward function again, but those modules hand back the outputs that they had, and
+the attention calls that are asked to put another context in place. No model family is known by name.
+
+Whether that gives the model's own output is checked before it is trusted, for each batch and for each layer, on rows
+that would tell if they met or changed places (:mod:`captum_attattr.engine.probes`). Where it does not (state kept aside
+of the hidden states), whole passes are made instead; where these are wrong as well, the forward function is refused.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
+from captum_attattr.attention.undoing import Undo, undoing
+from captum_attattr.engine.batch_axis import by_example, find_axis, refuse_other_sizes
+from captum_attattr.engine.findings import Finding, Findings
+from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.layer_state import LayerState, layer_state
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
+from captum_attattr.engine.module_state import ModuleState
+from captum_attattr.engine.rows_read import OnlyRows, with_rows_only
+from captum_attattr.engine.trials import Substitute, Trials, always
+from captum_attattr.engine.warned import warn
+
+__all__ = ["Recording", "Substitute", "always"]
+
+T = TypeVar("T")
+
+
+class Recording:
+    """A clean pass of a forward function, with what is needed to replay it.
+
+    Args:
+        forward: The forward function with one batch of arguments.
+        layers: The attention layers to record; one given n times stands for its first n calls.
+        findings: What earlier recordings of the same function found out; added to.
+
+    Attributes:
+        output: The clean output.
+        states: One :class:`LayerState` per layer, in the order of ``layers``.
+
+    Raises:
+        ValueError: A layer is not reached by the forward function, or is run more often than it is listed; the
+            model drops out at random; a sequence is all padding. On a replay: examples of a batch meet, or change
+            places.
+        UnsupportedModelError: The probabilities do not explain what the layer computes.
+    """
+
+    def __init__(self, forward: Forward, layers: Sequence[nn.Module], findings: Findings | None = None) -> None:
+        self.forward = forward
+        self._layers = list(layers)
+        self._ended: dict[int, list[EndedCall]] = {}
+        self._windows: dict[int, int] = {}
+        wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
+        self._at_start: list[ModuleState] = []
+        self._keeps_state = False
+        modules = ModuleCalls(lambda root: self._at_start.append(ModuleState([root])))
+        places = itertools.count()
+
+        def record(call: AttentionCall) -> Result:
+            refuse_dropout(float(call.options.get("dropout") or 0.0))
+            result = call.proceed()
+            call = by_example(call, forward.batch_size, call.module in wanted)
+            self._last, self._last_context = next(places), call.fold(result[0])
+            self._last_ended, self._windows[self._last] = modules.ended(), call.windows
+            if call.module in wanted:
+                wanted[call.module].append(layer_state(call, self._last_context, self._last))
+                self._ended[self._last] = self._last_ended
+            return result
+
+        self.output = self._clean_pass(modules, record)
+        self.roots = modules.roots
+        self.states = _in_order_of(self._layers, wanted)
+        self._ended.setdefault(self._last, self._last_ended)
+        known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
+        self._axis = self._keeping_state(
+            lambda: known.recall(
+                forward.function,
+                (same, forward.standing, *self._windows.values()),
+                lambda: find_axis(forward, self._layers, self.states, modules),
+            )
+        )
+        self._trials = Trials(
+            forward, self.output, self.states, self.roots, self._last, self._last_context, self._run, self.one_by_one
+        )
+        self._rows_read, self._in_place = self._keeping_state(self._trials.find_rows_read)
+        self._findings = known.of(forward.function, (*same, str(self._rows_read), self._in_place))
+
+    @with_gradients(False)
+    def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
+        def run(undo: list[Undo]) -> Tensor:
+            undo.append(self._restore)
+            return modules.following(lambda: intercepted(self._layers, record, self.forward))
+
+        return undoing(run)
+
+    def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+        """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
+
+        Args:
+            substitutes: By place among the attention calls, what makes the context there.
+            rows: Indices of examples, with repetition.
+        """
+        if len(rows) > 1 and self.one_by_one:
+            raise ValueError(
+                f"This forward function runs on one row at a time only, and here are {len(rows)}: it gives one number "
+                "for all rows together, or has arguments that do not follow the example."
+            )
+        self.row_bytes(min(substitutes))
+        run = partial(self._run, substitutes, rows, self._rows_read)
+        return self._keeping_state(run) if self._keeps_state else run()
+
+    def _restore(self) -> None:
+        """Put back what modules keep (:class:`ModuleState`) as it was before the clean pass."""
+        changed = [state.restore() for state in self._at_start]
+        self._keeps_state = any(changed) or self._keeps_state
+
+    def _keeping_state(self, function: Callable[[], T]) -> T:
+        """Call a function, and put back what modules keep as it was before."""
+        states = ModuleState(self.roots)
+
+        def put_back() -> None:
+            self._keeps_state = states.restore() or self._keeps_state
+
+        def kept(undo: list[Undo]) -> T:
+            undo.append(put_back)
+            return function()
+
+        return undoing(kept)
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether only one row can be replayed at a time."""
+        return self._axis.one_by_one
+
+    def is_kinked(self, first: int) -> bool:
+        """Whether the output's derivative may jump where attention from call ``first`` on is changed."""
+        return self._found(first).kinked
+
+    def row_bytes(self, first: int) -> int:
+        """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
+        return self._found(first).row_bytes(self._last_context.shape[1])
+
+    def _found(self, first: int) -> Finding:
+        if first not in self._findings.layers:
+            self._findings.layers[first] = self._keeping_state(partial(self._check, first))
+        found = self._findings.layers[first]
+        if found.whole:
+            self._ended[first] = []
+        if not found.narrowed:
+            self._rows_read = None
+        return found
+
+    def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor, rows_read: slice | None) -> Tensor:
+        first = min(substitutes)
+        ended = self._ended[first]
+        places = itertools.count(first if ended else 0)
+        pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
+        length = self._last_context.shape[1]
+        only = OnlyRows(rows_read, length) if rows_read is not None else None
+
+        def substitute(call: AttentionCall) -> Result:
+            place = next(places)
+            if place in substitutes:
+                folded = replace(call, windows=self._windows[place])
+                if len(call.query) != len(rows) * folded.windows:
+                    refuse_other_sizes(len(call.query), type(call.module).__name__, len(rows))
+                result: Result = (folded.unfold(substitutes[place](folded)), None)
+            elif place == self._last and only is not None:
+                result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
+            else:
+                result = call.proceed()
+            if place == self._last and only is not None:
+                only.begin()
+            return result
+
+        def run() -> Tensor:
+            return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
+
+        return handing_back(ended, pick, lambda: intercepted(self._layers, substitute, run))
+
+    @with_gradients(True)
+    def _check(self, first: int) -> Finding:
+        """Make sure that replays treat each row as the model does; measure the memory of a row."""
+        length = self._last_context.shape[1]
+        state = next(state for state in self.states if state.index == first)
+        if self._ended[first]:
+            probe = self._trials.probe(first, self._in_place)
+            for narrowed in (True, False) if self._rows_read is not None else (False,):
+                trial = self._trials.replay(state, probe, self._rows_read)
+                if trial.agrees and self._are_rows_apart():
+                    return Finding(trial.row_bytes, length, False, narrowed, trial.kinked)
+                self._rows_read = None
+        replayed, self._ended[first] = self._ended[first], []
+        trial = self._trials.whole_pass(state)
+        if replayed:
+            warn(
+                f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
+                "the same result, more slowly."
+            )
+        return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
+
+    def _are_rows_apart(self) -> bool:
+        place = self._rows_read is not None
+        if place not in self._findings.rows_apart:
+            self._findings.rows_apart[place] = self._trials.rows_apart(self._rows_read)
+        return self._findings.rows_apart[place]
+
+
+def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
+    _refuse_unreached([bool(wanted[layer]) for layer in layers], layers)
+    for layer, states in wanted.items():
+        if len(states) != sum(layer is other for other in layers):
+            raise ValueError(
+                f"{type(layer).__name__} runs {len(states)} times in one pass (shared weights) and is listed "
+                f"{sum(layer is other for other in layers)} times: list it once for each of its calls, "
+                f"layer=[attention] * {len(states)}."
+            )
+    queues = {layer: iter(states) for layer, states in wanted.items()}
+    return [next(queues[layer]) for layer in layers]
+
+
+def _refuse_unreached(reached: Sequence[bool], layers: Sequence[nn.Module]) -> None:
+    if all(reached):
+        return
+    missing = [place for place, is_reached in enumerate(reached) if not is_reached]
+    kinds = ", ".join(dict.fromkeys(type(layers[place]).__name__ for place in missing))
+    raise ValueError(
+        f"The forward function reached {sum(reached)} of the {len(layers)} given layers. It never reached the "
+        f"attention of {', '.join(map(str, missing))} ({kinds}), counted from 0. Is each a layer of the model that the "
+        "forward function runs, on the inputs that it was given? attention_layers(model) lists those of all its parts; "
+        f"those reached are {[place for place, is_reached in enumerate(reached) if is_reached]}. Models wrapped in "
+        "DataParallel run copies of their layers: give the model itself."
+    )

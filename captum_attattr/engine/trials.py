@@ -1,0 +1,221 @@
+"""Replays tried out before they are trusted: do they do, with rows that would tell, what the model does?
+
+A forward function is one of each example for itself if no row's output depends on the other rows, and if the rows of
+whatever the model computes inside are those of what it was given. Replays, and whole passes with contexts put in, are
+right for such functions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall, UnsupportedModelError
+from captum_attattr.engine.forward import Forward, take_rows
+from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
+from captum_attattr.engine.layer_state import LayerState, agree
+from captum_attattr.engine.memory import is_out_of_memory
+from captum_attattr.engine.probes import Probe, alone, apart, beside_another, moved
+from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
+
+Substitute = Callable[[AttentionCall], Tensor]
+"""Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+
+
+class Trial(NamedTuple):
+    """What a replay from a layer showed."""
+
+    agrees: bool
+    """Whether it does as the model does."""
+    row_bytes: int
+    """What a row keeps for its gradient."""
+    kinked: bool
+    """See :func:`has_kinks`."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Tries out replays of a clean pass."""
+
+    forward: Forward
+    output: Tensor
+    """The clean output."""
+    states: Sequence[LayerState]
+    roots: Sequence[nn.Module]
+    last: int
+    """Place of the last attention call of the pass."""
+    last_context: Tensor
+    run: Callable[[Mapping[int, Substitute], Tensor, slice | None], Tensor]
+    """A replay with some contexts put in, of some rows of the batch and of the sequence."""
+    one_by_one: bool
+    """Whether only one row can be run at a time."""
+
+    @property
+    def _alone(self) -> bool:
+        return self.one_by_one or self.output.dim() == 0
+
+    def find_rows_read(self) -> tuple[slice | None, bool]:
+        """Rows of the sequence, if they are few, such that no others are read after the last attention.
+
+        Found on examples in other places than before: also, whether the rows of the batch stay in theirs.
+        """
+        if not bool(torch.isfinite(self.output).all()):
+            return None, True
+        probe, length = moved(self.forward.batch_size), self.last_context.shape[1]
+        context = probe.contexts(self.last_context)
+        for candidate in CANDIDATES if length > 1 else ():
+            shadow = with_rows_only(context[:, candidate], candidate, length, float("nan"))
+            in_place, suffices = self._with_shadow(probe, context, shadow, None)
+            if suffices or not in_place:
+                return candidate if suffices else None, in_place
+        return None, self._with_shadow(probe, context, context, None)[0]
+
+    def _with_shadow(
+        self, probe: Probe, context: Tensor, shadow: Tensor, rows_read: slice | None
+    ) -> tuple[bool, bool | None]:
+        """Whether this last context gives the clean output, and whether its shadow gives the same (None: not known)."""
+        shadows = Shadows(context, shadow)
+        try:
+            output = shadows.during(lambda: self._replayed(context, probe, rows_read))
+        except Exception as error:  # whatever a model does with outputs handed back
+            if is_out_of_memory(error):
+                raise
+            return False, None
+        if not self._is_clean(output, probe):
+            return False, None
+        other = shadows.of(output)
+        return True, None if other is None else _close(_left_alone(other, probe), _left_alone(output, probe))
+
+    @with_gradients(False)
+    def _replayed(self, context: Tensor, probe: Probe, rows_read: slice | None) -> Tensor:
+        return self.run({self.last: always(context)}, probe.rows, rows_read)
+
+    def _is_clean(self, output: Tensor | None, probe: Probe) -> bool:
+        """Whether the rows that the probe leaves alone have the clean output."""
+        clean = take_rows(self.output, probe.rows, self.forward.batch_size)
+        if output is None or output.shape != clean.shape:
+            return False
+        ours, theirs = _left_alone(output.detach(), probe), _left_alone(clean, probe)
+        return agree(ours, theirs, 2 / 3, self.last_context.dtype)
+
+    def rows_apart(self, rows_read: slice | None) -> bool:
+        """Whether, after the last attention, what comes out of a row does not depend on the others."""
+        if self._alone:
+            return True
+        probe = apart(self.forward.batch_size)
+        context = probe.contexts(self.last_context)
+        changed = probe.changed(self.last_context)
+        same, are_apart = self._with_shadow(probe, context, changed, rows_read)
+        if are_apart is False and rows_read is None:
+            raise _mixing()  # whatever was handed back: it comes after that
+        if are_apart is None and same:
+            # Shadows could not be followed: the model's modules have to see other contexts.
+            return self._with_shadow(probe, changed, changed, rows_read)[0]
+        return bool(are_apart)
+
+    def probe(self, first: int, in_place: bool) -> Probe:
+        """The first layer is tried out on more than the others: what meets in a layer above is seen from there."""
+        batch_size = self.forward.batch_size
+        if self._alone:
+            return alone(batch_size)
+        if not in_place:
+            return apart(batch_size)
+        lowest = min(state.index for state in self.states)
+        return beside_another(batch_size) if first == lowest else alone(batch_size)
+
+    def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+        """A replay from this layer with the rows of a probe."""
+        try:
+            return self._fitting(state, probe, rows_read)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:  # whatever a model does with outputs handed back
+            if is_out_of_memory(error):
+                raise
+            return Trial(False, 0, False)
+
+    def _fitting(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+        try:
+            return self._tried(state, probe, rows_read, gradients=True)
+        except Exception as error:
+            if len(probe.rows) == 1 or not is_out_of_memory(error):
+                raise
+        # With what they keep for their gradients the rows did not fit, but perhaps one does.
+        together = self._tried(state, probe, rows_read, gradients=False)
+        by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
+        return by_itself._replace(agrees=together.agrees and by_itself.agrees)
+
+    def _tried(self, state: LayerState, probe: Probe, rows_read: slice | None, gradients: bool) -> Trial:
+        seen: list[bool] = []
+        watched = {other.index: _compared(other, probe, seen) for other in self.states if other.index > state.index}
+        with torch.set_grad_enabled(gradients), saved_bytes(self.roots) as saved:
+            context = probe.changed(state.context).requires_grad_(gradients)
+            output = self.run({state.index: always(context), **watched}, probe.rows, rows_read)
+            kinked = gradients and has_kinks(output)
+        return Trial(self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows), kinked)
+
+    def whole_pass(self, state: LayerState) -> Trial:
+        """A whole pass, made sure that it treats each row by itself."""
+        batch_size = self.forward.batch_size
+        probe, failed = alone(1) if self._alone else apart(batch_size), None
+        try:
+            trial = self._fitting(state, probe, None)
+            if trial.agrees:
+                return trial
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            failed = error
+        again = Probe(self.forward.all_rows, torch.ones(batch_size))
+        if not self._fitting(state, again, None).agrees:
+            raise ValueError(
+                "The forward function gave two different outputs for the same input, so no difference between "
+                "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"
+            ) from failed
+        raise _mixing() from failed
+
+
+def _left_alone(output: Tensor, probe: Probe) -> Tensor:
+    """The rows of an output that must be clean; all of it where it has no row for each of the probe's."""
+    has_rows = output.dim() > 0 and output.shape[0] == len(probe.rows)
+    return output[probe.same.to(output.device)] if has_rows else output
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    """Equal but for the last digits: both were computed by the same steps."""
+    if not other.is_floating_point():
+        return torch.equal(one, other)
+    eps = torch.finfo(other.dtype).eps
+    error = min(100 * eps, eps ** (2 / 3))
+    return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))
+
+
+def _mixing() -> ValueError:
+    return ValueError(
+        "The forward function reorders or mixes the examples of a batch: what it gives for one depends on which others "
+        "are there, or on their order (sorting by length, a mean over the batch, batch normalisation in training "
+        "mode). Give a function that treats each row by itself, and leaves it in its place."
+    )
+
+
+def always(context: Tensor) -> Substitute:
+    """Puts this context in place."""
+    return lambda call: context
+
+
+def _compared(state: LayerState, probe: Probe, seen: list[bool]) -> Substitute:
+    """Leaves the layer as it is, and notes whether it computes what it did in the clean pass."""
+    rows = probe.rows[probe.same]
+
+    def substitute(call: AttentionCall) -> Tensor:
+        context, _ = call.proceed()
+        own = context.detach()[probe.same.to(context.device)]
+        ours, clean = (torch.where(state.attends[rows], c, 0) for c in (own, state.context[rows]))
+        seen.append(agree(ours, clean, 2 / 3))
+        return context
+
+    return substitute

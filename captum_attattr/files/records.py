@@ -1,0 +1,134 @@
+"""What files of results hold: declared as a type, read strictly, and sealed by a checksum.
+
+A file that was changed or damaged after it was written is refused, with what is wrong, never read as something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import reprlib
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A whole number of things."""
+
+Rows = list[list[float | None]]
+"""A matrix of finite numbers; None where there is none."""
+
+
+class Record(BaseModel):
+    """The content of a file: these fields, no other, of these types, no number infinite."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Sealed(Record):
+    """A record with the version of its format, and a checksum."""
+
+    version: Annotated[int, Field(ge=1)]
+    checksum: str
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+AnySealed = TypeVar("AnySealed", bound=Sealed)
+
+
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content, in plain types, with its checksum.
+
+    Example:
+        >>> from captum_attattr.files.records import seal
+        >>> seal({"version": 1})
+        {'version': 1, 'checksum': '2430f1a2ad2982d0'}
+    """
+    return {**content, "checksum": _checksum(content)}
+
+
+def unseal(kind: type[AnySealed], text: str | bytes, version: int) -> AnySealed:
+    """Read what :func:`seal` made, as JSON.
+
+    Args:
+        kind: What it has to hold.
+        text: The JSON.
+        version: The newest format that can be read.
+
+    Raises:
+        ValueError: It is no JSON, of a newer version, of other fields or types, or was changed.
+    """
+    content = parsed(text)
+    newer = content.get("version")
+    if isinstance(newer, int) and newer > version:
+        raise ValueError(
+            f"it has format version {reprlib.repr(newer)}, this package reads up to {version}: upgrade captum-attattr"
+        )
+    found = checked(kind, content)
+    if found.checksum != _checksum({name: value for name, value in content.items() if name != "checksum"}):
+        raise ValueError("its checksum is not that of its content, which was changed after it was written")
+    return found
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """The mapping that a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, nested too deeply, or no mapping.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it is not valid Unicode: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it holds a {type(content).__name__}, not a mapping")
+    return content
+
+
+def checked(kind: type[AnyRecord], content: Any) -> AnyRecord:
+    """The content as a record.
+
+    Raises:
+        ValueError: It has other fields or types. The message names the first.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        got = "" if first["type"] == "missing" else f", got {reprlib.repr(first['input'])}"
+        message = f"{place}: {first['msg']}{got}"
+    except RecursionError:
+        message = "it is nested too deeply"
+    raise ValueError(message)
+
+
+def rows(values: Tensor) -> Rows:
+    """A matrix in plain types, with None for NaN."""
+    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+
+
+def matrix(values: Rows) -> Tensor:
+    """The matrix that :func:`rows` was made of, bit for bit, float64.
+
+    Raises:
+        ValueError: It has no entry, or its rows are not equally long.
+    """
+    if not values or not values[0] or len({len(row) for row in values}) > 1:
+        raise ValueError(f"a matrix needs rows equally long, got {reprlib.repr([len(row) for row in values])}")
+    return torch.tensor(
+        [[math.nan if value is None else value for value in row] for row in values], dtype=torch.float64
+    )
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

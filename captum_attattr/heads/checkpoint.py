@@ -1,0 +1,169 @@
+"""A long run's state on disk, written whole or not at all, and what must be the same to go on with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from captum_attattr.files.digest import Digest, bytes_of
+from captum_attattr.files.writing import only_here, writing
+from captum_attattr.heads.moments import Moments, MomentsRecord
+from captum_attattr.heads.processes import raise_together, rank_and_size
+from captum_attattr.files.records import Count, Sealed, seal, unseal
+
+FORMAT_VERSION = 1
+
+
+def model_fingerprint(model: nn.Module | Iterable[nn.Module]) -> dict[str, str]:
+    """A model's configuration and weights in a few letters each: different models, different letters.
+
+    Args:
+        model: The model; where that is out of reach, those parts of it that are at hand.
+    """
+    modules = [model] if isinstance(model, nn.Module) else list(model)
+    words, weights = hashlib.sha256(), hashlib.sha256()
+    for module in modules:
+        words.update(_configuration(module).encode())
+        for name, tensor in module.state_dict().items():
+            words.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            weights.update(bytes_of(tensor))
+    return {"model's configuration": words.hexdigest()[:16], "model's weights": weights.hexdigest()[:16]}
+
+
+def _configuration(module: nn.Module) -> str:
+    config: Any = getattr(module, "config", None)
+    settings = config.to_dict() if hasattr(config, "to_dict") else {}
+    # Where a model came from, and the version that wrote it, are no part of what it computes.
+    left_out = ("_name_or_path", "transformers_version")
+    return json.dumps({k: v for k, v in settings.items() if k not in left_out}, sort_keys=True, default=str)
+
+
+class Checkpoint:
+    """How far a run over batches has come, kept in a file, one for each process; without a path it keeps nothing.
+
+    Attributes:
+        batches: How many batches are behind it.
+        examples: How many examples they hold.
+        moments: What was gathered from them.
+    """
+
+    def __init__(self, path: Path | None, settings: Mapping[str, Any], before: _State | None) -> None:
+        self._path, self._settings = path, settings
+        self.batches: int = 0 if before is None else before.batches
+        self.examples: int = 0 if before is None else before.examples
+        self._digest: str = str(Digest()) if before is None else before.digest
+        found = None if before is None else before.moments
+        self.moments = None if found is None else Moments.from_state_dict(found.model_dump())
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Iterator[Checkpoint]:
+        """Go on from the file if it is there, and keep it from other runs until the block ends; all must call it.
+
+        Raises:
+            ValueError: On every process, if the file of any is damaged, of a run with other settings, or in use.
+        """
+        if path is None:
+            yield cls(None, settings, None)
+            return
+        rank, _ = rank_and_size()
+        own, state, error = Path(path) if rank == 0 else Path(f"{os.fspath(path)}.{rank}"), None, None
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(only_here(own))
+                state = cls._read(own, settings)
+            except ValueError as found:
+                error = str(found)
+            raise_together(error)
+            assert state is not None
+            yield state
+
+    @classmethod
+    def _read(cls, path: Path, settings: Mapping[str, Any]) -> Checkpoint:
+        """What is there, if its run had the same settings; a start where there is no file."""
+        try:
+            before = unseal(_State, path.read_bytes(), FORMAT_VERSION)
+            count = 0 if before.moments is None else before.moments.count
+            if not count <= before.examples or not before.batches <= before.examples:
+                raise ValueError(f"{count} of {before.examples} examples in {before.batches} batches cannot be")
+            state = cls(path, settings, before)
+        except (FileNotFoundError, NotADirectoryError):
+            return cls(path, settings, None)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew."
+            ) from error
+        check_settings(str(path), before.settings, settings)
+        return state
+
+    def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
+        """Make sure that the batches so far are those that were counted.
+
+        Args:
+            batches: How many there were so far.
+            digest: Of all of them.
+            ended: Whether there are no more.
+
+        Raises:
+            ValueError: They are not, or there are fewer.
+        """
+        if (batches == self.batches and str(digest) != self._digest) or (ended and batches < self.batches):
+            raise ValueError(
+                f"{self._path} is of a run over other data: the first {self.batches} batches were not these. Give the "
+                "same data, in the same order (a DataLoader that shuffles gives another), or delete it to start anew."
+            )
+
+    def write(self, batches: int, count: int, digest: Digest, moments: Moments | None) -> None:
+        """Replace the file in one step, so that whenever the process ends a whole state is there.
+
+        Args:
+            batches: How many batches there were so far, this process's and others'.
+            count: How many examples the last of them held.
+            digest: Of all of them.
+            moments: What this process has gathered.
+
+        Raises:
+            ValueError: It cannot be written.
+        """
+        if self._path is None:
+            return
+        self.examples += count
+        state = {
+            "version": FORMAT_VERSION,
+            "settings": self._settings,
+            "batches": batches,
+            "examples": self.examples,
+            "digest": str(digest),
+            "moments": None if moments is None else moments.state_dict(),
+        }
+        with writing("The state of the run", self._path) as part:
+            part.write_text(json.dumps(seal(state)), encoding="utf-8")
+
+
+class _State(Sealed):
+    settings: dict[str, Any]
+    batches: Count
+    examples: Count
+    digest: str
+    moments: MomentsRecord | None
+
+
+def check_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Make sure that a state belongs to these settings.
+
+    Raises:
+        ValueError: It does not. The message names the first that differs.
+    """
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{what} is of a run with other settings: there the {name} was {before.get(name)!r}, now it is "
+                f"{now.get(name)!r}. Give the same settings to go on with it, or delete it to start anew."
+            )

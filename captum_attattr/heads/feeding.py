@@ -1,0 +1,165 @@
+"""Data sets as batches for a model: of texts, of tokenized items, or batches as they come."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.files.digest import Digest
+from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.text.gold_labels import NO_LABEL
+
+LABELS = ("labels", "label")
+"""Under which names a batch may hold its labels."""
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Batches, each with its labels where known, and how they are to be run."""
+
+    batches: Iterable[tuple[Any, Any]]
+    """What the model takes (a mapping, a tensor or a tuple of them), and labels."""
+    count: int | None
+    """How many examples there are, where that is known."""
+    function: Callable[..., Any] | None = None
+    """Gives the logits for the inputs in order; None: the model itself."""
+    fingerprint: str | None = None
+    """Of the whole data, where they are known beforehand."""
+
+
+def feed(data: Any, model: Any, tokenizer: Any, batch_size: int) -> Feed:
+    """Batches from whatever holds the data.
+
+    Args:
+        data: See :meth:`HeadImportance.run`.
+        model: Needed for texts, and for tokenized items: what it takes, and its padding token.
+        tokenizer: Needed for texts.
+        batch_size: At most so many texts or items in a batch; batches that come as such stay as they are.
+
+    Raises:
+        ValueError: There are no data, they are not tokenized, or a sampler has dealt them out already.
+        TypeError: They have none of these forms.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    if isinstance(data, (str, bytes, Mapping, Tensor)) or not (isinstance(data, Iterable) or _has_items(data)):
+        raise TypeError(
+            "data must be a DataLoader or another iterable of batches, a data set of tokenized items, or a list of "
+            f"(text, label); got {type(data).__name__}."
+        )
+    if _has_items(data) and not isinstance(data, DataLoader):
+        if len(data) == 0:
+            raise ValueError("The data are empty: give at least one example.")
+        if isinstance(data[0], Example) or (isinstance(data[0], (tuple, list)) and isinstance(data[0][0], str)):
+            return _of_texts(data, model, tokenizer, batch_size)
+        if not isinstance(data, (list, tuple)):
+            return _of_items(data, model, batch_size)
+    _check_not_dealt_out(data)
+    return Feed(_pairs(data), None)
+
+
+def _has_items(data: Any) -> bool:
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def _check_not_dealt_out(loader: Any) -> None:
+    """Every process must be given all batches: of a loader that gives each its own, most would be left out."""
+    if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith(
+        "accelerate."
+    ):
+        raise ValueError(
+            "This DataLoader gives each process its own part already (and repeats examples to make the parts equal). "
+            "Give each process the same plain DataLoader: the batches are dealt out here, none twice."
+        )
+
+
+def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+    """Batches as a loader gives them: a mapping with labels in it, or (inputs, labels)."""
+    for batch in batches:
+        if isinstance(batch, Mapping):
+            labels = [batch[name] for name in LABELS if name in batch]
+            yield {name: batch[name] for name in batch if name not in LABELS}, labels[0] if labels else None
+        elif isinstance(batch, (tuple, list)) and len(batch) == 2:
+            yield batch[0], batch[1]
+        else:
+            kind = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
+            raise TypeError(f"A batch must be a mapping (with 'labels' in it), or (inputs, labels); got {kind}.")
+
+
+def _of_texts(data: Sequence[Any], model: Any, tokenizer: Any, batch_size: int) -> Feed:
+    if not isinstance(model, nn.Module) or tokenizer is None:
+        raise TypeError("Texts need a transformers model and its tokenizer: run(data, tokenizer=tokenizer).")
+    classifier = Classifier(model, tokenizer, "logit")
+    examples = [one if isinstance(one, Example) else _example(one) for one in data]
+    several = len(classifier.labels) > 1
+    labels = label_numbers(examples, classifier.labels) if several and examples[0].label is not None else None
+    pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
+
+    def batches() -> Iterator[tuple[Any, Any]]:
+        for batch in classifier.batches([example.text for example in examples], pairs, batch_size):
+            yield batch.inputs, None if labels is None else [labels[place] for place in batch.places]
+
+    digest = Digest()
+    digest.add([(example.text, example.text_pair, example.label) for example in examples])
+    return Feed(batches(), len(examples), classifier.outputs, str(digest))
+
+
+def _example(given: Any) -> Example:
+    text, label = given
+    return Example(text, None, None if label is None else str(label))
+
+
+def _of_items(data: Any, model: Any, batch_size: int) -> Feed:
+    """Items {name: one example's tensor or list}, sorted by length and padded on the right."""
+    names = _names(data[0], model)
+    order = list(range(len(data)))
+    if names[0] == "input_ids":
+        lengths = [len(data[place]["input_ids"]) for place in order]
+        order.sort(key=lambda place: lengths[place])
+    padding = int(getattr(getattr(model, "config", None), "pad_token_id", None) or 0)
+
+    def batches() -> Iterator[tuple[Any, Any]]:
+        for start in range(0, len(order), batch_size):
+            items = [data[place] for place in order[start : start + batch_size]]
+            batch = {name: _stacked([item[name] for item in items], padding * (name == "input_ids")) for name in names}
+            if "input_ids" in batch and "attention_mask" not in batch:
+                batch["attention_mask"] = _stacked([[1] * len(item["input_ids"]) for item in items], 0)
+            labels = [_labels([item[name] for item in items]) for name in LABELS if name in items[0]]
+            yield batch, labels[0] if labels else None
+
+    return Feed(batches(), len(data))
+
+
+def _labels(values: Sequence[Any]) -> Any:
+    """One label an example as a list of numbers; several, or one a token, as rows filled up with "none"."""
+    if all(isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1 for value in values):
+        return _stacked(values, NO_LABEL)
+    return [value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value for value in values]
+
+
+def _names(item: Any, model: Any) -> list[str]:
+    """What of an item the model takes, the tokens (or pixels) first; other columns, such as the text, are left out."""
+    if not isinstance(item, Mapping):
+        raise TypeError(f"An item of a data set must be a mapping, as after tokenization; got {type(item).__name__}.")
+    takes = inspect.signature(getattr(model, "forward", model)).parameters
+    names = [name for name in item if name in takes and name not in LABELS and not isinstance(item[name], str)]
+    if not names:
+        raise ValueError(
+            f"The data set's columns ({', '.join(map(repr, item))}) hold nothing that the model takes: tokenize first, "
+            "data.map(lambda rows: tokenizer(rows['text'], truncation=True), batched=True)."
+        )
+    return sorted(names, key=lambda name: name != "input_ids")
+
+
+def _stacked(values: Sequence[Any], padding: int) -> Tensor:
+    tensors = [torch.as_tensor(value) for value in values]
+    if tensors[0].dim() != 1:
+        return torch.stack(tensors)
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)

@@ -1,0 +1,282 @@
+"""How much each head of a model matters over a data set, gathered batch by batch, on one process or on many."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from captum_attattr.attention import UnsupportedModelError, attention_layers
+from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
+from captum_attattr.files.digest import Digest
+from captum_attattr.heads.feeding import LABELS, Feed, feed
+from captum_attattr.engine.forward import uncompiled
+from captum_attattr.attention import HeadNumbers
+from captum_attattr.heads.measures import Measure, measure_of
+from captum_attattr.text.model_output import Kind, output_of
+from captum_attattr.heads.moments import Moments, MomentsRecord, merge
+from captum_attattr.heads.outputs import Examples, Seen, count_of, examples_of
+from captum_attattr.heads.processes import check_agreement, gathered, rank_and_size
+from captum_attattr.heads.importance import Importance
+from captum_attattr.files.records import Record, checked
+
+
+class _State(Record):
+    settings: dict[str, Any]
+    moments: MomentsRecord | None
+
+
+class HeadImportance:
+    r"""The importance of every attention head: the mean over examples of a measure of one head and one example.
+
+    For the measure "attattr", with F the probability of the gold label,
+
+    .. math:: I_h = E_x [ \max Attr_h(A) ]
+
+    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 6); :mod:`captum_attattr.heads.measures` lists the others.
+
+    Under ``torchrun``, Accelerate or Ray Train each process is given the same data and takes its part of the batches;
+    :meth:`compute` and :meth:`run` give all of them the result of all examples.
+
+    Args:
+        model: A transformers model that gives logits, or any function of the inputs that runs one; then ``layers``
+            must be given.
+        layers: Attention layers, all by default: the rows of the result.
+        measure: Name of a measure, or a :class:`captum_attattr.heads.measures.Measure`.
+        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns. A
+            regression model's output is taken as it is, whatever is asked for.
+        target: "gold", the labels that each batch comes with, or "predicted". Where an example has several, F is the
+            mean over them: over the labels of a text (a row of 0 and 1, for models whose labels do not exclude each
+            other), or over the tokens that have one (a row of labels, -100 for none). For language models "next": the
+            label of a token is what the output of the token before it is to say.
+
+    Raises:
+        TypeError, ValueError: An argument is of the wrong kind, or unknown.
+        UnsupportedModelError: The model's attention is out of reach.
+
+    Example:
+        >>> from captum_attattr import HeadImportance
+        >>> from captum_attattr.demo import load_demo
+        >>> model, tokenizer = load_demo()
+        >>> importance = HeadImportance(model, measure="attattr")
+        >>> importance.update(tokenizer(["A warm film.", "A dull film."], return_tensors="pt"), [1, 0])
+        >>> found = importance.compute()
+        >>> found.scores.shape, found.examples
+        (torch.Size([6, 12]), 2)
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        layers: Sequence[nn.Module] | None = None,
+        measure: str | Measure = "attattr",
+        *,
+        output: Kind | None = None,
+        target: Literal["gold", "next", "predicted"] = "gold",
+    ) -> None:
+        if not callable(model):
+            raise TypeError(
+                f"model must be a transformers model or a function that runs one, got {type(model).__name__}."
+            )
+        model = uncompiled(model)
+        if not isinstance(model, nn.Module) and layers is None:
+            raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
+        if target not in ("gold", "next", "predicted"):
+            raise ValueError(f"Unknown target {target!r}. Choose 'gold', 'next' or 'predicted'.")
+        self.measure = measure_of(measure)
+        self._model, self._config, self._target = model, getattr(model, "config", None), target
+        self._layers = list(attention_layers(model) if layers is None else layers)
+        self._asked = self._output = output_of(output, model)
+        self._seen: Seen | None = None
+        self._moments: Moments | None = None
+
+    # The data
+
+    def update(self, batch: Any, target: Any = None) -> None:
+        """Add a batch.
+
+        Args:
+            batch: What the model takes: a mapping (such as a tokenizer gives, with "labels" in it or not), a tensor, or
+                a tuple of tensors. Moved to the model's device.
+            target: The label of each example, its labels in a row, or any target of Captum's if the model gives more
+                than labels. Not needed with ``target="predicted"``, nor for a model with one output.
+
+        Raises:
+            ValueError: Labels are missing or not the model's, or the model drops out at random or gives NaN.
+        """
+        if isinstance(batch, Mapping):
+            labels = [batch[name] for name in LABELS if name in batch]
+            target = labels[0] if labels and target is None else target
+            batch = {name: value for name, value in batch.items() if name not in LABELS}
+        self._add(batch, target, None)
+
+    def run(
+        self,
+        data: Any,
+        *,
+        tokenizer: Any = None,
+        batch_size: int = 16,
+        checkpoint: str | os.PathLike[str] | None = None,
+        show_progress: bool = False,
+    ) -> Importance:
+        """Add a whole data set, and compute.
+
+        Args:
+            data: A DataLoader, or another iterable of batches: mappings with "labels", or (inputs, labels). Or a data
+                set of tokenized items, such as a ``datasets.Dataset``; columns that the model does not take are left
+                out. Or texts: a list of (text, label) or of :class:`captum_attattr.files.examples.Example`. Items and texts
+                are sorted by length to waste no padding. On several processes give each the same, in the same order.
+            tokenizer: The model's; needed for texts.
+            batch_size: For items and texts.
+            checkpoint: A file in which the state is kept after each batch. Where it is there already, the run goes on
+                from it: nothing is lost or counted twice. It stays when the run is done. With another number of
+                threads or on another processor sums are rounded otherwise: scores are then those of an unbroken run to
+                about 1e-6 of the output F for a model in float32, 1e-12 in float64.
+            show_progress: Show a progress bar, with the time left, on standard error.
+
+        Raises:
+            ValueError: As :meth:`update`; also, empty data, a checkpoint of a run with other settings, model or data,
+                processes that disagree.
+        """
+        self._check_first(checkpoint)
+        _, size = rank_and_size()
+        fed = feed(data, self._model, tokenizer, batch_size)
+        facts = {} if checkpoint is None and size == 1 else self._facts()
+        facts |= {"batch size": batch_size, "number of examples": fed.count, "data": fed.fingerprint}
+        check_agreement(facts)
+        with Checkpoint.opened(checkpoint, {**facts, "number of processes": size}) as state:
+            self._go_through(fed, state, show_progress)
+        return self._computed()
+
+    def _go_through(self, fed: Feed, state: Checkpoint, show_progress: bool) -> None:
+        """Add what of the data the state does not hold yet, and say so there batch by batch."""
+        rank, size = rank_and_size()
+        self._moments = self._fitting(state.moments) or self._moments
+        done, digest = state.batches, Digest()
+        title = f"Heads by {self.measure.name}"
+        disable = not show_progress or rank > 0
+        with tqdm(initial=state.examples, total=fed.count, desc=title, unit="example", disable=disable) as bar:
+            batches = 0
+            for batches, (batch, labels) in enumerate(fed.batches, 1):
+                digest.add((batch, labels))
+                if batches <= done:
+                    state.check(batches, digest)
+                    continue
+                if batches % size == rank:
+                    self._add(batch, labels, fed.function)
+                state.write(batches, count_of(batch), digest, self._moments)
+                bar.update(count_of(batch))
+        state.check(batches, digest, ended=True)
+        check_agreement({"data": str(digest)})
+
+    # The result
+
+    def compute(self) -> Importance:
+        """The importance over all examples so far, of all processes together.
+
+        Raises:
+            ValueError: There were none, or the processes disagree on the model or the settings.
+        """
+        if rank_and_size()[1] > 1:
+            check_agreement(self._facts())
+        return self._computed()
+
+    def _computed(self) -> Importance:
+        parts = gathered(None if self._moments is None else self._moments.state_dict())
+        moments = merge(None if part is None else Moments.from_state_dict(part) for part in parts)
+        if moments is None:
+            raise ValueError("There are no examples to compute an importance from: call update or run with some.")
+        settings = {
+            **self._settings(),
+            "versions": {name: version(name) for name in ("torch", "transformers", "captum")},
+        }
+        return Importance(moments.mean, moments.standard_deviation, moments.count, self.measure.name, settings)
+
+    def reset(self) -> None:
+        """Forget all examples."""
+        self._moments = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this process has gathered, and the settings that it belongs to, in plain types."""
+        return {"settings": self._facts(), "moments": None if self._moments is None else self._moments.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave, in place of what was gathered here.
+
+        Raises:
+            ValueError: It is of another model, or of other settings, or no such state.
+        """
+        found = checked(_State, state)
+        check_settings("The state", found.settings, self._facts())
+        moments = None if found.moments is None else Moments.from_state_dict(found.moments.model_dump())
+        self._moments = self._fitting(moments)
+
+    def _add(self, batch: Any, labels: Any, function: Callable[..., Any] | None) -> None:
+        device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
+        examples = examples_of(batch, function or self._model, device, self._layers, self._output)
+        seen = self._seen = self._seen or Seen.of(examples)
+        self._output = self._asked.over(seen.shape[-1] if seen.shape else 1)
+        examples = replace(examples, layers=seen.layers, output=self._output)
+        if self._target != "predicted" or seen.labels == 1:
+            examples = replace(examples, labels=seen.checked(labels, examples, following=self._target == "next"))
+        scores = self._in_place(examples)
+        self._moments = merge((self._moments, Moments.of(scores)))
+
+    def _in_place(self, examples: Examples) -> Tensor:
+        """Scores (B, L, H), each head at its number in the unpruned model, NaN where there is none any more."""
+        numbers = [HeadNumbers.of(layer) for layer in examples.layers]
+        shape = (len(examples.inputs[0]), len(numbers), max(layer.total for layer in numbers))
+        grid = torch.full(shape, math.nan, dtype=torch.float64)
+        places = [place for place, layer in enumerate(numbers) if layer.remaining]
+        if not places:
+            raise ValueError("All heads of these layers were pruned away: there is nothing to measure.")
+        examples = replace(examples, layers=[examples.layers[place] for place in places])
+        for place, values in zip(places, self.measure.scores(examples), strict=True):
+            if values.shape != (shape[0], len(numbers[place].remaining)):
+                raise UnsupportedModelError(
+                    f"The measure {self.measure.name!r} gave scores of shape {tuple(values.shape)} for {shape[0]} "
+                    f"examples and {len(numbers[place].remaining)} heads of layer {place}. Where each example has "
+                    "several rows of attention (choices, windows, images), take measure='attattr'."
+                )
+            if not torch.isfinite(values).all():
+                raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
+            grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)
+        return grid
+
+    def _fitting(self, moments: Moments | None) -> Moments | None:
+        """What was gathered elsewhere, if it can be of these layers' heads."""
+        heads = max(HeadNumbers.of(layer).total for layer in self._layers)
+        if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
+            raise ValueError(
+                f"The state holds scores of {tuple(moments.mean.shape)} layers and heads, the model has "
+                f"{len(self._layers)} layers of {heads} heads."
+            )
+        return moments
+
+    def _check_first(self, checkpoint: Any) -> None:
+        if checkpoint is not None and self._moments is not None:
+            raise ValueError("A run with a checkpoint must be the first: call reset() before, or make a new object.")
+
+    def _settings(self) -> dict[str, Any]:
+        name = getattr(self._config, "_name_or_path", "") or type(self._model).__name__
+        return {
+            "model": str(name),
+            "measure": self.measure.settings(),
+            "output": self._output.kind,
+            "target": self._target,
+        }
+
+    def _facts(self) -> dict[str, Any]:
+        """What all processes, and a run that is resumed, must have the same of."""
+        settings = self._settings()
+        del settings["model"]  # the same model may lie in another place
+        settings["output"] = self._asked.kind  # what it turns out to be is known only once a batch was seen
+        model = self._model if isinstance(self._model, nn.Module) else self._layers
+        return {**model_fingerprint(model), "number of layers": len(self._layers), **settings}

@@ -1,0 +1,317 @@
+r"""How much a head matters for an example, in several ways: each is one object with one method.
+
+A is a head's attention, C = A V its context, F the explained output of an example. Importance over a data set is the
+mean over examples of
+
+| name | score of a head for one example |
+| --- | --- |
+| attattr | largest entry of its attribution (Hao et al., AAAI 2021, eq. 6) |
+| attattr_sum | magnitude of its share, the absolute value of the sum of its entries |
+| attattr_absolute | sum of the magnitudes of its entries |
+| taylor | magnitude of sum(C * dF/dC) (Michel et al., NeurIPS 2019, eq. 4) |
+| attention | largest attention probability |
+| ablation | how much the loss grows when the head is masked |
+| ablation_output | how much F falls when the head is masked |
+| ablation_accuracy | 1 where the prediction is right only with the head, -1 where only without it, else 0 |
+| random | a random number, the control |
+
+Another measure is another subclass of :class:`Measure`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
+from captum_attattr.attribution import SelfAttentionAttribution
+from captum_attattr.engine.forward import Forward
+from captum_attattr.text.gold_labels import GoldLabels
+from captum_attattr.attention import HeadNumbers
+from captum_attattr.text.model_output import Output
+from captum_attattr.engine.module_calls import ModuleCalls, refuse_dropout
+from captum_attattr.heads.outputs import Examples
+from captum_attattr.engine.replay import Recording, Substitute
+
+# Rows that one run of the model takes when heads are masked one by one: more are no faster on a CPU.
+_MOST_ROWS = 128
+
+
+class Measure(ABC):
+    """A way to say how much each head matters for an example."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What it is called."""
+
+    @abstractmethod
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """One score a head and example: (B, heads) for each layer."""
+
+    def settings(self) -> dict[str, Any]:
+        """What another run must have the same of, in plain types."""
+        return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
+
+
+def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise ValueError(f"Unknown {what} {given!r}. Choose one of {', '.join(map(repr, known))}.")
+
+
+@dataclass(frozen=True)
+class AttAttr(Measure):
+    """Self-attention attribution: "max", the largest entry (the paper's), "sum", the magnitude of the whole share,
+    or "absolute", the sum of magnitudes. Zero attention is the baseline, one layer at a time.
+
+    Args:
+        reduction: See above.
+        n_steps: Evaluations on the path, at most; by default as for :class:`SelfAttentionAttribution`.
+        method: Rule of integration; not used with a tolerance.
+        tolerance: Relative error to keep; None takes all steps.
+    """
+
+    reduction: Literal["max", "sum", "absolute"] = "max"
+    n_steps: int | None = None
+    method: str = "gausslegendre"
+    tolerance: float | None = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the reduction; the rule is checked where it is used."""
+        _check_choice("reduction", self.reduction, ("max", "sum", "absolute"))
+
+    @property
+    def name(self) -> str:
+        """Its name: attattr, attattr_sum or attattr_absolute."""
+        return "attattr" if self.reduction == "max" else f"attattr_{self.reduction}"
+
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """(B, heads) for each layer, in the unit of F."""
+        target = examples.labels
+        if target is None:
+            with torch.no_grad():
+                target = examples.target(Forward(examples.outputs_of, examples.inputs)())
+        scores = self._reduced(examples, target)
+        return [layer.abs() for layer in scores] if self.reduction == "sum" else scores
+
+    def _reduced(self, examples: Examples, target: Any) -> list[Tensor]:
+        """Signed sum, sum of magnitudes or largest entry of each head's attribution."""
+        function, inputs = examples.outputs_of, examples.inputs
+        if isinstance(target, GoldLabels):
+            (function, inputs), target = target.folded(function, inputs), None
+        method = SelfAttentionAttribution(function, examples.layers)
+        first, *rest = inputs
+        scores: list[Tensor] = method.attribute(
+            first,
+            target=target,
+            additional_forward_args=tuple(rest),
+            n_steps=self.n_steps,
+            method=self.method,
+            tolerance=self.tolerance,
+            reduce=self.reduction,
+        )
+        return [self._of_heads(layer, values) for layer, values in zip(examples.layers, scores, strict=True)]
+
+    def _of_heads(self, layer: nn.Module, scores: Tensor) -> Tensor:
+        """(B, heads): a head's choices, windows or images taken together, where each example has several."""
+        rows = scores.unflatten(1, (-1, len(HeadNumbers.of(layer).remaining)))
+        return rows.amax(1) if self.reduction == "max" else rows.sum(1)
+
+
+@dataclass(frozen=True)
+class Taylor(Measure):
+    """First-order change of F when a head is scaled: the magnitude of sum(C * dF/dC) over queries and dimensions.
+
+    Equal to the magnitude of sum(A * dF/dA) over pairs, since C = A V; this form needs one forward and one backward
+    pass and no matrix (Michel, Levy, Neubig: Are Sixteen Heads Really Better than One?, NeurIPS 2019, eq. 4, with F in
+    place of the loss). They also divide a layer's scores by their norm: ``Importance.normalized("l2")``.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name, taylor."""
+        return "taylor"
+
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """(B, heads) for each layer, in the unit of F."""
+        contexts: list[Tensor] = []
+        attends: list[Tensor] = []
+
+        def watch(call: AttentionCall) -> Result:
+            context, weights = call.proceed()
+            if not contexts:
+                context = context.detach().requires_grad_()  # nothing below the first layer needs a gradient
+            contexts.append(context)
+            attends.append(call.pairs().any(-1).transpose(1, 2).unsqueeze(-1))
+            return context, weights
+
+        with torch.inference_mode(False), torch.enable_grad():
+            forward = Forward(examples.outputs_of, examples.inputs)
+            outputs = _watched(examples.layers, watch, forward)
+            score = _scores(forward, outputs, examples.target(outputs.detach()))
+            if not score.requires_grad:
+                raise ValueError("The model's output does not depend on its attention: is it detached, or a class?")
+            gradients = torch.autograd.grad(score.sum(), contexts, allow_unused=True)
+        return [
+            _product(context.detach(), gradient).masked_fill(~rows, 0).sum((1, 3)).abs()
+            for context, gradient, rows in zip(contexts, gradients, attends, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Attention(Measure):
+    """The largest attention probability of a head: it asks neither what the output is nor whether it depends on it."""
+
+    @property
+    def name(self) -> str:
+        """Its name, attention."""
+        return "attention"
+
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """(B, heads) for each layer, probabilities."""
+        found: list[Tensor] = []
+
+        def watch(call: AttentionCall) -> Result:
+            found.append(call.probabilities().masked_fill(~call.pairs_of_tokens(), 0).amax((-2, -1)))
+            return call.proceed()
+
+        with torch.no_grad():
+            _watched(examples.layers, watch, Forward(examples.logits_of, examples.inputs))
+        return found
+
+
+@dataclass(frozen=True)
+class Ablation(Measure):
+    """What is lost when one head is masked (its attention multiplied by 0) and all others stay.
+
+    One pass for each head, from the head's layer on. "loss": growth of the negative logarithm of the target's
+    probability; "output": fall of F; "accuracy": fall of the share of right predictions (where labels do not exclude
+    each other, of those with a probability above 1/2). Positive where the head helps. A regression has "output" only.
+
+    Args:
+        loses: See above.
+    """
+
+    loses: Literal["loss", "output", "accuracy"] = "loss"
+
+    def __post_init__(self) -> None:
+        """Check the choice."""
+        _check_choice("loses", self.loses, ("loss", "output", "accuracy"))
+
+    @property
+    def name(self) -> str:
+        """Its name: ablation, ablation_output or ablation_accuracy."""
+        return "ablation" if self.loses == "loss" else f"ablation_{self.loses}"
+
+    @torch.no_grad()
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """(B, heads) for each layer."""
+        forward = Forward(examples.logits_of, examples.inputs)
+        recording = Recording(forward, examples.layers)
+        target = examples.target(recording.output)
+        clean = self._worth(examples.output, forward, recording.output, target)
+        found = []
+        for state in recording.states:
+            batch, _, heads, _ = state.context.shape
+            scores = []
+            for some in torch.arange(heads).split(max(1, _MOST_ROWS // batch)):
+                rows = forward.all_rows.repeat(len(some))
+                masked = _always(_without_each(state.context, some))
+                logits = recording.replay({state.index: masked}, rows)
+                worth = self._worth(examples.output, forward, logits, target, rows)
+                scores.append(clean - worth.view(len(some), batch))
+            found.append(torch.cat(scores).T)
+        return found
+
+    def _worth(
+        self, output: Output, forward: Forward, logits: Tensor, target: Any, rows: Tensor | None = None
+    ) -> Tensor:
+        """What a head may be good for, of each row; more is better."""
+        if self.loses == "loss":
+            return _scores(forward, output.log_probabilities(logits), target, rows)
+        if self.loses == "output":
+            return _scores(forward, output.of(logits), target, rows)
+        return _scores(forward, output.predicted(logits).to(logits.dtype), target, rows)
+
+
+@dataclass(frozen=True)
+class Random(Measure):
+    """A number in [0, 1) a head, the same for each example: what a ranking that knows nothing achieves.
+
+    Args:
+        seed: Of the generator.
+    """
+
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """Its name, random."""
+        return "random"
+
+    def scores(self, examples: Examples) -> list[Tensor]:
+        """(B, heads) for each layer."""
+        generator = torch.Generator().manual_seed(self.seed)
+        counts = [len(HeadNumbers.of(layer).remaining) for layer in examples.layers]
+        return [torch.rand(1, count, generator=generator).repeat(len(examples.inputs[0]), 1) for count in counts]
+
+
+_ALL: tuple[Measure, ...] = (
+    AttAttr(), AttAttr("sum"), AttAttr("absolute"), Taylor(), Attention(),
+    Ablation(), Ablation("output"), Ablation("accuracy"), Random(),
+)  # fmt: skip
+
+MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
+"""The measures by name, with their default settings."""
+
+
+def measure_of(given: str | Measure) -> Measure:
+    """The measure of that name, or the one that is given.
+
+    Raises:
+        ValueError: There is no measure of that name.
+        TypeError: It is neither a name nor a measure.
+    """
+    if isinstance(given, Measure):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(f"measure must be a name or a Measure, got {type(given).__name__}.")
+    _check_choice("measure", given, tuple(MEASURES))
+    return MEASURES[given]
+
+
+def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[], Tensor]) -> Tensor:
+    """Call a function with the layers' attention calls passed to the handler; a model that drops out is refused."""
+
+    def checked(call: AttentionCall) -> Result:
+        refuse_dropout(float(call.options.get("dropout") or 0.0))
+        return handler(call) if call.module in layers else call.proceed()
+
+    return ModuleCalls().following(lambda: intercepted(layers, checked, function))
+
+
+def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
+    """The target's of the values of each row, or their mean over the gold labels."""
+    if isinstance(target, GoldLabels):
+        values, target = target.of(values, rows), None
+    return forward.scores(values, target, rows)
+
+
+def _product(context: Tensor, gradient: Tensor | None) -> Tensor:
+    dtype = torch.promote_types(context.dtype, torch.float32)
+    return torch.zeros_like(context, dtype=dtype) if gradient is None else context.to(dtype) * gradient.to(dtype)
+
+
+def _always(context: Tensor) -> Substitute:
+    return lambda call: context
+
+
+def _without_each(context: Tensor, heads: Tensor) -> Tensor:
+    """(B, Q, H, D) once for each of these heads, without it: (heads * B, Q, H, D)."""
+    gone = torch.nn.functional.one_hot(heads, context.shape[2]).bool().to(context.device)
+    return context.unsqueeze(0).masked_fill(gone.view(len(heads), 1, 1, -1, 1), 0).flatten(0, 1)

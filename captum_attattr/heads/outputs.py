@@ -1,0 +1,161 @@
+"""A batch in whatever form it comes, as examples on which heads are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall, Result, intercepted
+from captum_attattr.text.gold_labels import GoldLabels, rows_of
+from captum_attattr.text.model_output import Output
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A batch to measure heads on. B examples."""
+
+    function: Callable[..., Any]
+    """Called with the inputs in order; gives the logits of each example, or a model output that holds them."""
+    inputs: tuple[Tensor, ...]
+    layers: list[nn.Module]
+    """The attention layers, in the order of their calls; one that is called n times is there n times."""
+    output: Output
+    labels: Any = None
+    """Which output is F, in any of Captum's forms of a target, or several of them; None for the predicted one."""
+
+    def logits_of(self, *inputs: Tensor) -> Tensor:
+        """In float32 at least."""
+        logits = self.function(*inputs)
+        logits = getattr(logits, "logits", logits)
+        if not isinstance(logits, Tensor):
+            raise TypeError(f"The model must return logits or a tensor, got {type(logits).__name__}.")
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def outputs_of(self, *inputs: Tensor) -> Tensor:
+        """F for every label."""
+        return self.output.of(self.logits_of(*inputs))
+
+    def target(self, outputs: Tensor) -> Any:
+        """Which output of each example is F."""
+        if self.labels is not None:
+            return self.labels
+        if outputs.dim() < 2:
+            return None  # one number an example
+        if self.output.regression and outputs.shape[-1] > 1:
+            raise ValueError(
+                "A regression model predicts none of its outputs: give labels, the number of the one to take."
+            )
+        if outputs.dim() != 2:
+            raise ValueError(
+                f"There is no predicted label in outputs of shape {tuple(outputs.shape)}: give targets (place, label), "
+                "or labels of tokens with HeadImportance(..., target='gold' or 'next')."
+            )
+        return outputs.argmax(-1)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one pass shows about a model."""
+
+    layers: list[nn.Module]
+    """In the order of their calls, one that is called n times n times."""
+    shape: tuple[int, ...]
+    """Of an example's output."""
+
+    @classmethod
+    def of(cls, examples: Examples) -> Seen:
+        """By running the first example."""
+        calls: list[nn.Module] = []
+
+        def note(call: AttentionCall) -> Result:
+            calls.append(call.module)
+            return call.proceed()
+
+        with torch.no_grad():
+            first = [value[:1] for value in examples.inputs]
+            outputs = intercepted(examples.layers, note, lambda: examples.logits_of(*first))
+        layers = [module for module in calls if module in examples.layers]
+        missing = [layer for layer in examples.layers if layer not in calls]
+        if missing:
+            raise ValueError(
+                f"The model never reaches the attention of {len(missing)} of the {len(examples.layers)} layers "
+                f"({type(missing[0]).__name__}): leave them out, layers=[...]."
+            )
+        return cls(layers, tuple(outputs.shape[1:]))
+
+    @property
+    def labels(self) -> int | None:
+        """How many outputs an example has, where they are in one row."""
+        return None if len(self.shape) > 1 else self.shape[0] if self.shape else 1
+
+    def checked(self, labels: Any, examples: Examples, *, following: bool = False) -> Any:
+        """Which output of each example is F, or which of them.
+
+        Args:
+            labels: As they came with the batch.
+            examples: The batch.
+            following: Whether they are labels of tokens, and each what the output of the place before it is to say.
+
+        Raises:
+            ValueError: Labels are missing, or not the model's.
+        """
+        if self.labels == 1:
+            return 0 if self.shape else None
+        if labels is None:
+            raise ValueError("The batch has no labels: give them, or HeadImportance(..., target='predicted').")
+        rows = rows_of(labels)
+        if rows is not None or following:
+            return GoldLabels.given(
+                rows, self.shape, examples.inputs[0], several=examples.output.several, following=following
+            )
+        if self.labels is None:
+            return labels  # not one number for each label: any of Captum's forms of a target
+        return self._numbers(labels, len(examples.inputs[0]))
+
+    def _numbers(self, labels: Any, count: int) -> list[int]:
+        """One label an example."""
+        assert self.labels is not None
+        numbers = labels.tolist() if hasattr(labels, "tolist") else labels
+        numbers = list(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else [numbers] * count
+        if len(numbers) != count:
+            raise ValueError(f"Got {len(numbers)} labels for {count} examples: give one each.")
+        for place, number in enumerate(numbers):
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.labels:
+                raise ValueError(
+                    f"Example {place} of the batch has the label {number!r}; the model's are 0 to {self.labels - 1}."
+                )
+        return numbers
+
+
+def examples_of(
+    batch: Any, function: Callable[..., Any], device: Any, layers: list[nn.Module], output: Output
+) -> Examples:
+    """A mapping, a tensor or a tuple of tensors as tensors in order, and the function that takes them so.
+
+    Raises:
+        TypeError: The batch has none of these forms.
+    """
+    if isinstance(batch, Mapping):
+        names = [name for name, value in batch.items() if isinstance(value, Tensor)]
+        others = {name: value for name, value in batch.items() if name not in names}
+        function, batch = partial(_by_name, function, names, others), tuple(batch[name] for name in names)
+    inputs = batch if isinstance(batch, tuple) else (batch,)
+    if not inputs or not all(isinstance(value, Tensor) and value.dim() > 0 for value in inputs):
+        kinds = ", ".join(type(value).__name__ for value in inputs) or "nothing"
+        raise TypeError(f"A batch must hold tensors, the examples in front; got {kinds}.")
+    return Examples(function, tuple(value if device is None else value.to(device) for value in inputs), layers, output)
+
+
+def _by_name(function: Callable[..., Any], names: Sequence[str], others: Mapping[str, Any], *values: Tensor) -> Any:
+    return function(**dict(zip(names, values, strict=True)), **others)
+
+
+def count_of(batch: Any) -> int:
+    """How many examples a batch holds."""
+    values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else [batch]
+    return next((len(value) for value in values if isinstance(value, Tensor)), 0)

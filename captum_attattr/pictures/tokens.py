@@ -1,0 +1,266 @@
+"""Tokens and token pairs through Captum's visualizers, or beside them where they do not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from captum.attr import LLMAttributionResult, visualization
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from torch import Tensor
+
+from captum_attattr.aggregation import Normalize, TokenReduction, pair_scores
+from captum_attattr.pictures.signed_map import (
+    letters,
+    name_rows_and_columns,
+    new_figure,
+    shown,
+    side_of,
+    signed_map,
+    strongest,
+    widest_name,
+)
+from captum_attattr.text.explanation import Explanation
+
+Label = str | int | None
+_SIZES = {"max": "largest magnitude", "l1": "sum of magnitudes", "l2": "norm"}
+
+
+def token_records(
+    explanations: Explanation | Iterable[Explanation],
+    reduction: TokenReduction = "received",
+    *,
+    special: bool = True,
+    true_labels: Label | Sequence[Label] = None,
+) -> list[visualization.VisualizationDataRecord]:
+    """Token scores as Captum's records, for one table with those of ``LayerIntegratedGradients`` and others.
+
+    The scores are scaled to [-1, 1] by the largest magnitude. "Attribution Score" is their sum before that, and
+    ``convergence_score`` the delta of the layer whose delta is largest; both are in the unit of the output. (Captum
+    keeps ``convergence_score`` in the record and has no column for it in the table.) Tokens and labels are escaped,
+    as ``visualize_text`` writes them into HTML as they are.
+
+    Args:
+        explanations: One, or several, a record each.
+        reduction: "received", "sent" or "first", see :func:`captum_attattr.token_scores`.
+        special: Whether tokens that the tokenizer added are shown. Without them the others are scaled alone.
+        true_labels: Name or number of the true label, one for each explanation; None where it is not known.
+
+    Raises:
+        ValueError: Unknown reduction or label, or the number of labels is not that of the explanations.
+        TypeError: Something given is no explanation.
+
+    Example:
+        >>> from captum_attattr import explain, token_records
+        >>> [record] = token_records(explain("A warm, funny film."), true_labels="positive")
+        >>> record.raw_input_ids[:3], record.pred_class, float(record.word_attributions.abs().max())
+        (['[CLS]', 'a', 'warm'], 'positive', 1.0)
+    """
+    several = [explanations] if isinstance(explanations, Explanation) else list(explanations)
+    for explanation in several:
+        if not isinstance(explanation, Explanation):
+            raise TypeError(f"Token scores come from explanations, as explain() gives them; got {_kind(explanation)}.")
+    given: Any = true_labels
+    given = given.tolist() if hasattr(given, "tolist") else given  # tensors and arrays
+    truths = [given] * len(several) if given is None or isinstance(given, (str, int)) else list(given)
+    if len(truths) != len(several):
+        raise ValueError(f"Got {len(truths)} true labels for {len(several)} explanations: give one each.")
+    return [_record(e, reduction, special, truth) for e, truth in zip(several, truths, strict=True)]
+
+
+def visualize_tokens(
+    explanations: Explanation | Iterable[Explanation],
+    reduction: TokenReduction = "received",
+    *,
+    special: bool = True,
+    true_labels: Label | Sequence[Label] = None,
+    beside: Iterable[visualization.VisualizationDataRecord] = (),
+    legend: bool = True,
+) -> Any:
+    """Show token scores as Captum's coloured text, a row an explanation, with ``captum.attr``'s ``visualize_text``.
+
+    Args:
+        explanations, reduction, special, true_labels: See :func:`token_records`.
+        beside: Records of other methods, shown below in the same table.
+        legend: Whether to show Captum's legend.
+
+    Returns:
+        The table, an ``IPython.display.HTML``, which was displayed, too.
+
+    Raises:
+        ImportError: IPython is not installed; :func:`token_records` works without it.
+        ValueError, TypeError: See :func:`token_records`.
+    """
+    records = [*token_records(explanations, reduction, special=special, true_labels=true_labels), *beside]
+    if find_spec("IPython") is None:
+        raise ImportError(
+            "Captum shows text through IPython, which is not installed: pip install ipython. token_records(...) gives "
+            "the same records without it."
+        )
+    return visualization.visualize_text(records, legend=legend)
+
+
+def token_pair_result(
+    explanation: Explanation, layer: int | None = None, head: int | None = None, *, normalize: Normalize = None
+) -> LLMAttributionResult:
+    """Token pairs as Captum's ``LLMAttributionResult``: rows (outputs) are queries, columns (inputs) are keys.
+
+    Its ``plot_token_attr()`` draws a map with the number in every cell, which suits texts of up to a dozen tokens.
+
+    Args:
+        explanation, layer, head, normalize: See :func:`visualize_token_pairs`.
+
+    Example:
+        >>> from captum_attattr import explain, token_pair_result
+        >>> result = token_pair_result(explain("A warm, funny film."), layer=5)
+        >>> result.token_attr.shape, result.input_tokens[2]
+        (torch.Size([8, 8]), 'warm')
+    """
+    scores = _pairs(explanation, layer, head, normalize)
+    names = explanation.token_names
+    return LLMAttributionResult(input_tokens=names, output_tokens=names, seq_attr=scores.sum(0), token_attr=scores)
+
+
+def visualize_token_pairs(
+    explanation: Explanation,
+    layer: int | None = None,
+    head: int | None = None,
+    *,
+    normalize: Normalize = None,
+    most: int = 60,
+    title: str | None = None,
+    plt_fig_axis: tuple[Figure, Axes] | None = None,
+    use_pyplot: bool = False,
+) -> tuple[Figure, Axes]:
+    """Draw which token looks at which, and what that adds to the output: a labelled map with signs, on its true scale.
+
+    Purple speaks for the explained label, orange against it, white is zero; the colour bar is in the unit of the
+    output. It is drawn by matplotlib: of Captum's visualizers ``visualize_image_attr`` normalises what it draws, wipes
+    the tick labels and refuses a map of zeros, and ``LLMAttributionResult.plot_token_attr`` writes a number into each
+    cell, takes 1.3 inches a column (166 for 128 tokens), always goes through pyplot, takes no axes, and is red and
+    green. For short texts :func:`token_pair_result` hands the same map to it.
+
+    Args:
+        explanation: What to draw.
+        layer: Number of a layer in the model; None sums over all explained layers.
+        head: Number of a head in that layer; None sums over all heads.
+        normalize: Divide by the largest magnitude ("max"), the sum of magnitudes ("l1") or the norm ("l2").
+        most: Of more tokens than this the strongest rows and columns are drawn, in order, and the title says so.
+        title: In place of the own title.
+        plt_fig_axis: Figure and axes to draw into, as Captum's visualizers take them; by default new ones, whose size
+            suits the number of tokens.
+        use_pyplot: Make the figure with pyplot and show it (Captum's default). Without it no display is needed.
+
+    Returns:
+        The figure and the axes.
+
+    Raises:
+        ValueError: There is no such layer or head, a head is given without its layer, or ``most`` is below 1.
+
+    Example:
+        >>> from captum_attattr import explain, visualize_token_pairs
+        >>> figure, axes = visualize_token_pairs(explain("A warm, funny film."), layer=5, head=0)
+        >>> axes.get_title()
+        "Share of each token pair in the probability of 'positive', layer 5, head 0"
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise ValueError(f"most must be a whole number of at least 1, got {most!r}.")
+    scores = _pairs(explanation, layer, head, normalize).numpy()
+    magnitude = np.abs(scores)
+    rows, columns = strongest(magnitude.sum(1), most), strongest(magnitude.sum(0), most)
+    part = scores[np.ix_(rows, columns)]
+    side = side_of(len(rows))
+    figure, axes = new_figure((side, side), use_pyplot) if plt_fig_axis is None else plt_fig_axis
+    inches = side if plt_fig_axis is None else float(axes.get_window_extent().width) / figure.dpi
+    bar = signed_map(part, axes, inches)
+    unit = f"share, {explanation.output_name}" if normalize is None else f"share / {_SIZES[normalize]}"
+    bar.set_label(unit, fontsize=8)
+    tokens = np.array(explanation.tokens, dtype=object)
+    name_rows_and_columns(axes, tokens[rows], tokens[columns], letters(inches, len(rows)))
+    title = _title(explanation, layer, head, scores, part) if title is None else title
+    above = axes.set_title(title, fontsize=10, x=0, ha="left", parse_math=False)
+    if plt_fig_axis is None:
+        _fit(figure, axes, above, side)
+    return shown(figure, use_pyplot), axes
+
+
+def _record(
+    explanation: Explanation, reduction: TokenReduction, special: bool, truth: Label
+) -> visualization.VisualizationDataRecord:
+    e = explanation
+    kept = [place for place, added in enumerate(e.special) if special or not added]
+    scores = e.token_scores(reduction)[kept]
+    reach = float(scores.abs().max()) if kept else 0.0
+    return visualization.VisualizationDataRecord(
+        word_attributions=scores / reach if reach > 0 else scores,
+        pred_prob=float(e.probabilities.max()),
+        pred_class=escape(e.prediction),
+        true_class=_label(e, truth),
+        attr_class=escape(e.label),
+        attr_score=float(scores.sum()),
+        raw_input_ids=[escape(e.tokens[place]) for place in kept],
+        convergence_score=float(e.delta[e.delta.abs().argmax()]),
+    )
+
+
+def _label(explanation: Explanation, truth: Label) -> str:
+    """Name of a label given by name or number, escaped."""
+    if truth is None:
+        return ""
+    labels = explanation.labels
+    if isinstance(truth, int) and not isinstance(truth, bool) and 0 <= truth < len(labels):
+        return escape(labels[truth])
+    if truth in labels:
+        return escape(str(truth))
+    known = ", ".join(f"{number} ({label})" for number, label in enumerate(labels))
+    raise ValueError(f"True label {truth!r} is not a label of the model. Its labels: {known}.")
+
+
+def _pairs(explanation: Explanation, layer: int | None, head: int | None, normalize: Normalize) -> Tensor:
+    """(query, key): shares summed over what was not chosen."""
+    if not isinstance(explanation, Explanation):
+        raise TypeError(f"Token pairs come from an explanation, as explain() gives it; got {_kind(explanation)}.")
+    shares = explanation.attributions
+    if layer is not None:
+        if layer not in explanation.layers:
+            raise ValueError(f"layer {layer!r} is not among the explained layers {explanation.layers}.")
+        shares = shares[[explanation.layers.index(layer)]]
+    if head is not None:
+        if layer is None:
+            raise ValueError(
+                f"head {head!r} of which layer? Give layer, too: heads of different layers are no one head."
+            )
+        if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < shares.shape[1]:
+            raise ValueError(f"head {head!r} does not exist: layer {layer} has the heads 0 to {shares.shape[1] - 1}.")
+        shares = shares[:, [head]]
+    return pair_scores(shares, normalize)
+
+
+def _title(explanation: Explanation, layer: int | None, head: int | None, scores: np.ndarray, part: np.ndarray) -> str:
+    where = "summed over layers and heads" if layer is None else f"layer {layer}, "
+    if layer is not None:
+        where += "summed over heads" if head is None else f"head {head}"
+    title = f"Share of each token pair in the {explanation.explained}, {where}"
+    if part.size == scores.size:
+        return title
+    kept = np.abs(part).sum() / (np.abs(scores).sum() or 1)
+    of = f"The {len(part)} strongest rows and columns of {len(scores)}"
+    return f"{title}\n{of}, which hold {kept:.0%} of the magnitude"
+
+
+def _fit(figure: Figure, axes: Axes, title: Text, side: float) -> None:
+    """Make the figure as large as the map with its names, title and colour bar."""
+    name = 0.5 + widest_name(axes, figure.dpi)
+    wide, high = (size / figure.dpi for size in title.get_window_extent().size)
+    width, height = name + max(side + 0.9, 1.05 * wide), side + name + high + 0.3
+    figure.set_size_inches(width, height)
+    axes.set_position((name / width, name / height, side / width, side / height))
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"

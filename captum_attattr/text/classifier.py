@@ -1,0 +1,241 @@
+"""A text classifier of transformers and its tokenizer as one thing: texts in, tokens and outputs back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from captum_attattr.attention import AttentionCall, Result, attention_layers, intercepted
+from captum_attattr.engine.forward import uncompiled
+from captum_attattr.engine.warned import warn
+from captum_attattr.text.model_loading import load_classifier
+from captum_attattr.text.model_output import Kind, output_of
+
+__all__ = ["Asked", "Batch", "Classifier", "load_classifier"]
+
+Asked = Literal["probability", "logit"]
+
+# More tokens squared (pairs, in each head) than this in a batch take much memory and are no faster.
+_MOST_PAIRS = 2**18
+
+
+def _labels(config: Any) -> list[str]:
+    """Names of the outputs, in their order.
+
+    Raises:
+        ValueError: They are not numbered from 0, without a gap.
+    """
+    names = dict(config.id2label)
+    if not names or sorted(names) != list(range(len(names))):
+        raise ValueError(
+            f"The model's labels (config.id2label) have the numbers {', '.join(map(str, names)) or 'none'}, outputs "
+            f"count from 0: which is which? Number them 0 to {max(len(names) - 1, 0)}, in their order."
+        )
+    return [str(names[number]) for number in range(len(names))]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the texts, tokenized together. B texts, T tokens of the longest."""
+
+    places: list[int]
+    """Where each text stood in the list."""
+    inputs: tuple[Tensor, ...]
+    """What the model takes, in the order of :attr:`Classifier.input_names`, (B, T) each."""
+    real: Tensor
+    """(B, T): not padding."""
+    tokens: list[list[str]]
+    special: list[list[bool]]
+
+
+class Classifier:
+    """A classification model, its tokenizer, and the output to explain.
+
+    Args:
+        model: The model, a folder, a name on the Hub, or None for the bundled one.
+        tokenizer: The model's tokenizer; loaded along with the model where that is a name.
+        output: "probability" or "logit"; a regression model's output is always taken as it is.
+
+    Raises:
+        TypeError: A model without a tokenizer, or no model.
+        ValueError: Unknown output, or the model cannot be loaded.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, output: Asked) -> None:
+        if output not in ("probability", "logit"):
+            raise ValueError(f"output {output!r} is unknown. Choose 'probability' or 'logit'.")
+        if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
+            raise TypeError(f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}.")
+        if model is None or isinstance(model, (str, os.PathLike)):
+            self.name = "the bundled SST-2 model" if model is None else os.fspath(model)
+            model, tokenizer = load_classifier(model, tokenizer)
+        else:
+            self.name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__)
+        if not isinstance(model, nn.Module) or not hasattr(model, "config"):
+            raise TypeError(f"model must be a transformers model, a folder or a name, got {type(model).__name__}.")
+        if tokenizer is None:
+            raise TypeError("A model given as a module needs its tokenizer: explain(text, model, tokenizer).")
+        self.model: Any = uncompiled(model)
+        self.tokenizer = tokenizer
+        self._config: Any = cast(Any, model).config
+        self.labels: list[str] = _labels(self._config)
+        self._explained = output_of(output, model).over(len(self.labels))
+        self.input_names: list[str] = []
+
+    def outputs(self, *inputs: Tensor) -> Tensor:
+        """F for every label (B, labels), for what the model takes, in order."""
+        with self._batches_allowed():
+            logits = getattr(self.model(**dict(zip(self.input_names, inputs, strict=True))), "logits", None)
+        if logits is None or tuple(logits.shape) != (len(inputs[0]), len(self.labels)):
+            raise TypeError(
+                f"{type(self.model).__name__} does not give one logit a label for each text: explain needs a sequence "
+                "classification model. For others use SelfAttentionAttribution."
+            )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return self._explained.of(logits)
+
+    @property
+    def output(self) -> Kind:
+        """What F is: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
+        return self._explained.kind
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of each label, from what :meth:`outputs` gave. Regression: the output itself."""
+        return replace(self._explained, kind="probability").of(outputs) if self.output == "logit" else outputs
+
+    def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
+        """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.
+
+        A layer whose weights are used several times (ALBERT) is there once for each call. Of an encoder-decoder the
+        encoder's layers count: the decoder reads the text shifted by a token.
+        """
+        reads = self.model.get_encoder() if getattr(self._config, "is_encoder_decoder", False) else self.model
+        layers, calls = attention_layers(reads), []
+
+        def note(call: AttentionCall) -> Result:
+            calls.append(call.module)
+            return call.proceed()
+
+        with torch.no_grad():
+            outputs = intercepted(layers, note, lambda: self.outputs(*batch.inputs))
+        return outputs, [module for module in calls if module in layers]
+
+    def target(self, wanted: int | str) -> int:
+        """Number of a label given by number or name, or by a number in letters.
+
+        Raises:
+            ValueError: There is no such label.
+        """
+        if isinstance(wanted, str) and wanted in self.labels:
+            return self.labels.index(wanted)
+        if isinstance(wanted, str) and wanted.isdecimal():
+            wanted = int(wanted)
+        if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(self.labels):
+            return wanted
+        known = ", ".join(f"{i} ({label})" for i, label in enumerate(self.labels))
+        raise ValueError(f"target {wanted!r} is not a label of the model. Its labels: {known}.")
+
+    def batches(self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int) -> Iterator[Batch]:
+        """The texts in batches of like length, so that little is padding."""
+        lengths = self._lengths(texts, pairs)
+        order = sorted(range(len(texts)), key=lambda place: lengths[place])
+        start = 0
+        while start < len(order):
+            stop = start + 1
+            while stop < min(start + batch_size, len(order)) and self._fit(order[start : stop + 1], lengths):
+                stop += 1
+            yield self._batch(order[start:stop], texts, pairs)
+            start = stop
+
+    def _fit(self, places: Sequence[int], lengths: Sequence[int]) -> bool:
+        """Whether texts, shortest first, may share a batch."""
+        longest = lengths[places[-1]]
+        return len(places) * longest**2 <= _MOST_PAIRS and (self._can_pad() or longest == lengths[places[0]])
+
+    def _can_pad(self) -> bool:
+        """Decoders look for the text's end by the padding token: tokenizer and model must mean the same."""
+        padding = self.tokenizer.pad_token_id
+        return padding is not None and padding == getattr(self._config, "pad_token_id", None)
+
+    @contextmanager
+    def _batches_allowed(self) -> Iterator[None]:
+        """Without a padding token decoders refuse more than one text, even where nothing is padded."""
+        refuses = getattr(self._config, "pad_token_id", 0) is None
+        try:
+            if refuses:
+                self._config.pad_token_id = -1  # no token has this number: the last one is the text's end
+            yield
+        finally:
+            if refuses:
+                self._config.pad_token_id = None
+
+    def _lengths(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[int]:
+        encoding = self.tokenizer(
+            list(texts), None if pairs is None else list(pairs), return_special_tokens_mask=True, verbose=False
+        )
+        lengths, limit = [len(ids) for ids in encoding["input_ids"]], self._longest()
+        for place, special in enumerate(encoding["special_tokens_mask"]):
+            if all(special):
+                raise ValueError(f"text {place} ({texts[place]!r}) holds nothing that the tokenizer knows.")
+        cut = [place for place, length in enumerate(lengths) if length > limit]
+        if cut:
+            warn(
+                f"{len(cut)} of {len(texts)} texts cut, as the model takes {limit} tokens (text {cut[0]} has "
+                f"{lengths[cut[0]]}): what was cut off is not explained."
+            )
+        return [min(length, limit) for length in lengths]
+
+    def _longest(self) -> int:
+        positions = [int(getattr(self._config, "max_position_embeddings", None) or 10**9)]
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx:
+                # RoBERTa and its like count positions from after the padding token's number.
+                positions.append(module.num_embeddings - module.padding_idx - 1)
+        return min(self.tokenizer.model_max_length, *positions)
+
+    def _batch(self, places: list[int], texts: Sequence[str], pairs: Sequence[str] | None) -> Batch:
+        limit = self._longest()
+        encoding = self.tokenizer(
+            [texts[place] for place in places],
+            None if pairs is None else [pairs[place] for place in places],
+            truncation=limit < 10**9,
+            max_length=limit if limit < 10**9 else None,
+            padding=len(places) > 1 and self._can_pad(),
+            padding_side="right",
+            return_tensors="pt",
+            return_special_tokens_mask=True,
+        ).to(self.model.device)
+        special = encoding.pop("special_tokens_mask").bool()
+        self._check_numbers(encoding["input_ids"])
+        self.input_names = list(encoding.keys())
+        ids = encoding["input_ids"]
+        real = encoding["attention_mask"].bool() if "attention_mask" in encoding else torch.ones_like(ids).bool()
+        tokens = [self._readable(encoding, row, real[row]) for row in range(len(places))]
+        return Batch(
+            places, tuple(encoding.values()), real, tokens, [s[r].tolist() for s, r in zip(special, real, strict=True)]
+        )
+
+    def _check_numbers(self, ids: Tensor) -> None:
+        known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
+        if known is not None and int(ids.max()) >= known:
+            raise ValueError(
+                f"The tokenizer gives token number {int(ids.max())}, the model knows {known}: is it the model's own?"
+            )
+
+    def _readable(self, encoding: Any, row: int, real: Tensor) -> list[str]:
+        """Tokens as text; a piece that continues a word begins with ##, whatever the tokenizer's own mark."""
+        pieces = self.tokenizer.convert_ids_to_tokens(encoding["input_ids"][row].tolist())
+        words = list(zip(encoding.sequence_ids(row), encoding.word_ids(row), strict=True)) if encoding.is_fast else None
+        readable = []
+        for place, piece in enumerate(pieces):
+            text = self.tokenizer.convert_tokens_to_string([piece]).strip().removeprefix("##") or piece
+            inside = words is not None and place > 0 and words[place] == words[place - 1] != (None, None)
+            goes_on = piece.startswith("##") or (inside and piece[0] not in "\u2581\u0120" and text[0].isalnum())
+            readable.append(f"##{text}" if goes_on else text)
+        return [token for token, keep in zip(readable, real.tolist(), strict=True) if keep]

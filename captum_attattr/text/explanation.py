@@ -1,0 +1,274 @@
+"""The answer for one text: tokens, prediction, shares, and what the user asks of them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from captum_attattr import aggregation
+from captum_attattr.text.card import Prediction, card
+from captum_attattr.text.explanation_files import TENSORS, read_explanation, write_explanation
+
+
+class TokenPair(NamedTuple):
+    """Query looks at key, by position, and the share of that."""
+
+    query: int
+    key: int
+    score: float
+
+
+class Head(NamedTuple):
+    """A head, by the number of its layer in the model and its own in the layer, and its share."""
+
+    layer: int
+    head: int
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What self-attention attribution found for one text. L layers, H heads, T tokens.
+
+    Example:
+        >>> from captum_attattr import explain
+        >>> explanation = explain("A warm, funny film.")
+        >>> explanation.label
+        'positive'
+        >>> explanation.attributions.shape
+        torch.Size([6, 12, 8, 8])
+    """
+
+    text: str
+    text_pair: str | None
+    tokens: list[str]
+    """Readable; a piece that continues a word begins with ##."""
+    special: list[bool]
+    """Which tokens the tokenizer added ([CLS], [SEP])."""
+    labels: list[str]
+    probabilities: Tensor
+    """Of each label (labels,); for a regression model its output."""
+    target: int
+    """The label whose output is explained."""
+    output: float
+    """F: probability (or logit) of the target."""
+    attributions: Tensor
+    """(L, H, T, T): share of query i looking at key j, in the unit of F."""
+    attention: Tensor
+    """(L, H, T, T): the attention probabilities that the model used."""
+    delta: Tensor
+    """(L,): sum of a layer's shares minus F(A) - F(A0), the integration error; (1,) for the joint path."""
+    layers: list[int]
+    """Numbers of the explained layers in the model, from 0."""
+    settings: dict[str, Any]
+    """How it was made: model, tolerance, method, n_steps, path, output, baseline, versions."""
+    evaluations: list[int] = field(default_factory=list)
+    """(L,): forward and backward passes that each layer took; one number for the joint path."""
+
+    @property
+    def label(self) -> str:
+        """Name of the target."""
+        return self.labels[self.target]
+
+    @property
+    def prediction(self) -> str:
+        """Name of the most probable label."""
+        return self.labels[int(self.probabilities.argmax())]
+
+    @property
+    def output_name(self) -> str:
+        """What F is, in a word: "probability", "logit", or a regression model's "output"."""
+        kind = str(self.settings["output"])
+        return "output" if kind == "given" else kind
+
+    @property
+    def explained(self) -> str:
+        """What F is, in words, such as "probability of 'positive'"; a regression model's only output is "output"."""
+        alone = self.output_name == "output" and len(self.labels) == 1
+        return self.output_name if alone else f"{self.output_name} of {self.label!r}"
+
+    @property
+    def token_names(self) -> list[str]:
+        """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
+        return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]
+
+    @property
+    def second_text_start(self) -> int | None:
+        """Place of the second text's first token; None where there is no second text, or no token tells them apart."""
+        own = [place for place, special in enumerate(self.special) if not special]
+        gaps = [after for before, after in pairwise(own) if after - before > 1]
+        return gaps[0] if self.text_pair is not None and gaps else None
+
+    @property
+    def baseline_output(self) -> Tensor:
+        """F(A0) with each layer's attention at its baseline, (L,); on the joint path with all of them there, (1,)."""
+        total = self.layer_scores()
+        if self.settings["path"] == "joint":
+            total = total.sum().reshape(1)
+        return self.output - (total - self.delta)
+
+    def head_scores(self, reduction: aggregation.HeadReduction = "sum", **options: Any) -> Tensor:
+        """(L, H): see :func:`captum_attattr.head_scores`."""
+        return aggregation.head_scores(self.attributions, reduction, **options)
+
+    def token_scores(self, reduction: aggregation.TokenReduction = "received", **options: Any) -> Tensor:
+        """(T,): see :func:`captum_attattr.token_scores`."""
+        return aggregation.token_scores(self.attributions, reduction, **options)
+
+    def pair_scores(self, **options: Any) -> Tensor:
+        """(T, T): see :func:`captum_attattr.pair_scores`."""
+        return aggregation.pair_scores(self.attributions, **options)
+
+    def layer_scores(self, **options: Any) -> Tensor:
+        """(L,): see :func:`captum_attattr.layer_scores`."""
+        return aggregation.layer_scores(self.attributions, **options)
+
+    def top_pairs(self, k: int = 10, *, special: bool = True) -> list[TokenPair]:
+        """The k token pairs with the largest magnitude, summed over layers and heads.
+
+        Args:
+            k: How many at most.
+            special: Whether pairs with tokens that the tokenizer added take part.
+        """
+        scores = self.pair_scores()
+        magnitude = scores.abs()
+        if not special:
+            left_out = torch.tensor(self.special)
+            magnitude = magnitude.masked_fill(left_out[:, None] | left_out[None, :], -1)
+        best = magnitude.flatten().topk(min(max(k, 0), magnitude.numel())).indices.tolist()
+        width = len(self.tokens)
+        places = [divmod(place, width) for place in best if magnitude.view(-1)[place] > 0]
+        return [TokenPair(i, j, float(scores[i, j])) for i, j in places]
+
+    def top_heads(self, k: int = 10, reduction: aggregation.HeadReduction = "sum") -> list[Head]:
+        """The k heads with the largest magnitude of their score."""
+        scores = self.head_scores(reduction)
+        best = scores.abs().flatten().topk(min(max(k, 0), scores.numel())).indices.tolist()
+        places = [divmod(place, scores.shape[1]) for place in best]
+        return [Head(self.layers[layer], head, float(scores[layer, head])) for layer, head in places]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it to one safetensors file, with the words in the file's metadata.
+
+        Raises:
+            ValueError: The file cannot be written, or the fields do not fit together.
+        """
+        words = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in TENSORS}
+        return write_explanation(path, words, {name: getattr(self, name) for name in TENSORS})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Explanation:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
+        """
+        return cls(**read_explanation(path))
+
+    def to_dict(self, k: int = 10, *, special: bool = True) -> dict[str, Any]:
+        """The answer in plain types, for JSON: prediction, completeness, strongest pairs and heads."""
+        pairs = self.top_pairs(k, special=special)
+        return {
+            "text": self.text,
+            "text_pair": self.text_pair,
+            "tokens": self.tokens,
+            "prediction": self.prediction,
+            "probabilities": dict(zip(self.labels, self.probabilities.tolist(), strict=True)),
+            "target": self.label,
+            "output": self.output,
+            "baseline_output": self.baseline_output.tolist(),
+            "delta": self.delta.tolist(),
+            "evaluations": self.evaluations,
+            "layers": self.layers,
+            "head_scores": self.head_scores().tolist(),
+            "token_scores": self.token_scores().tolist(),
+            "top_pairs": [{"from": self.tokens[p.query], "to": self.tokens[p.key], **p._asdict()} for p in pairs],
+            "top_heads": [head._asdict() for head in self.top_heads(k)],
+            "settings": self.settings,
+        }
+
+    def to_bertviz(
+        self, kind: Literal["magnitude", "positive", "negative", "attention"] = "magnitude"
+    ) -> dict[str, Any]:
+        """What bertviz's ``head_view`` and ``model_view`` take: ``head_view(**explanation.to_bertviz())``.
+
+        bertviz draws weights from 0 to 1 and knows no signs. So of the shares one side is given, or their magnitude,
+        with each layer divided by its largest magnitude, which is one number for all kinds.
+
+        Args:
+            kind: The shares' "magnitude", those that speak for the target ("positive") or against it ("negative"),
+                or the "attention" itself.
+
+        Returns:
+            ``attention``, (1, H, T, T) for each layer up to the last explained one; ``tokens``; ``include_layers``, the
+            explained ones; and ``sentence_b_start`` where it is known.
+
+        Raises:
+            ValueError: The kind is unknown.
+
+        Example:
+            >>> from captum_attattr import explain
+            >>> view = explain("A warm, funny film.").to_bertviz("positive")
+            >>> len(view["attention"]), view["attention"][0].shape
+            (6, torch.Size([1, 12, 8, 8]))
+        """
+        weights = _weights(self.attributions, self.attention, kind).unsqueeze(1)
+        given = dict(zip(self.layers, weights, strict=True))
+        blank = torch.zeros(()).expand_as(weights[0])
+        view: dict[str, Any] = {
+            "attention": tuple(given.get(number, blank) for number in range(max(self.layers) + 1)),
+            "tokens": self.tokens,
+            "include_layers": self.layers,
+        }
+        return view if self.second_text_start is None else {**view, "sentence_b_start": self.second_text_start}
+
+    def _repr_html_(self) -> str:
+        """The answer at a glance, for notebooks; the page to explore it is :class:`captum_attattr.Report`."""
+        names = self.token_names
+        number = self.output_name == "output"
+        return card(
+            None if number else Prediction(self.prediction, float(self.probabilities.max())),
+            self.explained,
+            self.output,
+            list(zip(self.tokens, self.token_scores().tolist(), strict=True)),
+            [(names[pair.query], names[pair.key], pair.score) for pair in self.top_pairs(6)],
+            list(zip(self.layers, self.head_scores().tolist(), strict=True)),
+        )
+
+    def __repr__(self) -> str:
+        """Short: the text, the target and the size."""
+        return (
+            f"Explanation({self.text!r}, {self.label} {self.output:.3f}, "
+            f"{len(self.layers)} layers x {self.attributions.shape[1]} heads x {len(self.tokens)} tokens)"
+        )
+
+
+def _weights(shares: Tensor, attention: Tensor, kind: str) -> Tensor:
+    """Numbers from 0 to 1 of one kind, shaped as they come."""
+    kinds = {
+        "magnitude": shares.abs(),
+        "positive": shares.clamp(min=0),
+        "negative": shares.neg().clamp(min=0),
+        "attention": attention,
+    }
+    if kind not in kinds:
+        raise ValueError(f"Unknown kind {kind!r}. Choose 'magnitude', 'positive', 'negative' or 'attention'.")
+    if kind == "attention":
+        return attention
+    largest = shares.abs().amax((1, 2, 3), keepdim=True)
+    return torch.where(largest > 0, kinds[kind] / largest, 0)
+
+
+def _name(token: str, before: int) -> str:
+    """The token, with its number where the same one was there before."""
+    if not before:
+        return token
+    number = before + 1
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{token} ({number}{ending})"

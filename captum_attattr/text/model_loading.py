@@ -1,0 +1,116 @@
+"""Models and tokenizers by name: from the Hub, a folder, a pruned model's folder, or the bundled one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
+
+from captum_attattr.demo import load_demo
+from captum_attattr.pruning.pruned_files import check_depth, is_pruned, load_pruned, reason_of
+
+
+def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
+    """A sequence classification model in eval mode, float32, and its tokenizer.
+
+    Args:
+        name: A folder (of a pruned model, too), a name on the Hugging Face Hub, or None for the bundled model.
+        tokenizer: To be used in place of the model's own.
+
+    Raises:
+        ValueError: There is no such model, it has no trained classification head, or no tokenizer.
+
+    Example:
+        >>> from captum_attattr.text.model_loading import load_classifier
+        >>> model, tokenizer = load_classifier()
+        >>> model.config.id2label[1]
+        'positive'
+    """
+    local = name is None or Path(name).is_dir()
+    with quiet(progress=not local):
+        if name is None:
+            model, own_tokenizer = load_demo()
+            return model, own_tokenizer if tokenizer is None else tokenizer
+        _check_name(os.fspath(name))
+        try:
+            if local and is_pruned(name):
+                model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
+            else:
+                config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+                check_depth(config)
+                model, info = AutoModelForSequenceClassification.from_pretrained(
+                    name,
+                    config=config,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    use_safetensors=True,
+                )
+                missing = info["missing_keys"]
+            if tokenizer is None:
+                tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        except MemoryError:
+            raise
+        except Exception as error:  # a foreign library at foreign data: whatever it stumbles over, they are not sound
+            where = "this folder" if local else "a folder or the Hugging Face Hub"
+            raise ValueError(
+                f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason_of(error)}"
+                f"{_not_run(name, error)}"
+            ) from error
+    _check_loaded(os.fspath(name), missing, tokenizer)
+    return model.eval(), tokenizer
+
+
+def _not_run(name: str | os.PathLike[str], error: Exception) -> str:
+    """What to do where a model is not loaded because that would run, or could run, code that came with it."""
+    if "trust_remote_code" in str(error):
+        return " Code that comes with a model is not run here: load it yourself, and give model and tokenizer."
+    if any(Path(name).glob("pytorch_model*.bin")) and not any(Path(name).glob("*.safetensors")):
+        return (
+            " Its weights are pickled, which are not read here: load and save it once, model.save_pretrained(folder)."
+        )
+    return ""
+
+
+def _check_name(name: str) -> None:
+    """Refuse what is meant as a folder and is none, before the Hub is asked for it."""
+    if not name.strip():
+        raise ValueError("The model's name is empty: give a folder or a name on the Hugging Face Hub.")
+    if Path(name).is_file():
+        raise ValueError(f"{name} is a file: give the folder that holds config.json, the weights and the tokenizer.")
+    if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
+        raise ValueError(f"There is no folder {name} to load a model from.")
+
+
+def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:
+    if missing:
+        some = ", ".join(sorted(missing)[:3])
+        raise ValueError(
+            f"{name!r} has no trained classification head ({some} missing): its predictions would be random. "
+            "Fine-tune it first, as tutorials/finetune_sst2.py does."
+        )
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # What transformers makes of a folder without tokenizer files.
+        raise ValueError(f"{name!r} holds no tokenizer: save it there, too (tokenizer.save_pretrained), or give one.")
+
+
+@contextmanager
+def quiet(*, progress: bool) -> Iterator[None]:
+    """Leave reports of loading out, and, where nothing is downloaded, progress bars."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        logging.set_verbosity_error()
+        if not progress:
+            logging.disable_progress_bar()
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,5 @@
+"""Attribution trees: how information flows from token to token, layer by layer, to what the output reads."""
+
+from captum_attattr.tree.attribution_tree import AttributionTree
+
+__all__ = ["AttributionTree"]

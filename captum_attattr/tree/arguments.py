@@ -1,0 +1,93 @@
+"""What :class:`captum_attattr.AttributionTree` is given, checked, and in the form that the algorithm takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from captum_attattr.aggregation import stack_layers
+from captum_attattr.text.explanation import Explanation
+from captum_attattr.tree.growth import only_reader
+
+T = TypeVar("T")
+Root = int | Literal["auto", "none"]
+
+
+def shares_of(attributions: Tensor | Sequence[Tensor]) -> Tensor:
+    """(layer, query, key), summed over heads."""
+    if not isinstance(attributions, Tensor):
+        several = isinstance(attributions, (list, tuple))
+        if not several or not all(isinstance(layer, Tensor) for layer in attributions):
+            raise TypeError("Attributions must be an Explanation, a tensor, or a list with one tensor a layer.")
+    stacked = stack_layers(list(attributions)).detach()
+    if stacked.dim() == 5 and stacked.shape[1] == 1:
+        stacked = stacked[:, 0]
+    if stacked.dim() != 4 or stacked.shape[-1] != stacked.shape[-2] or stacked.shape[-1] < 2:
+        raise ValueError(
+            "A tree is made of one text's attributions (layer, head, query, key) with at least two tokens, got the "
+            f"shape {tuple(stacked.shape)}. Of a batch take one text and cut off its padding."
+        )
+    if not stacked.isfinite().all():
+        raise ValueError("Attributions hold NaN or infinite values.")
+    return stacked.sum(1, dtype=torch.float64).cpu()
+
+
+def one_each(name: str, given: Iterable[T], count: int) -> list[T]:
+    """As a list with one for each.
+
+    Raises:
+        ValueError: There are more or fewer.
+    """
+    found = list(given)
+    if len(found) != count:
+        raise ValueError(f"Got {len(found)} {name} for attributions of {count}: give one each.")
+    return found
+
+
+def fraction(name: str, value: float) -> float:
+    """The number.
+
+    Raises:
+        ValueError: It is none from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}.")
+    return float(value)
+
+
+def root_of(root: Root, shares: Tensor) -> int | None:
+    """Position of the token that the output reads, None if it reads all of them.
+
+    Raises:
+        ValueError: There is no such token.
+    """
+    count = shares.shape[-1]
+    if root == "none":
+        return None
+    if root == "auto":
+        reader = only_reader(shares)
+        first_sees_none = bool(shares[:, -1, :-1].any() and not shares[:, 0, 1:].any())
+        return reader if reader is not None else (count - 1) * first_sees_none
+    if isinstance(root, bool) or not isinstance(root, int) or not -count <= root < count:
+        raise ValueError(f"root must be the position of one of the {count} tokens, 'auto' or 'none', got {root!r}.")
+    return root % count
+
+
+def what_of(explanation: Explanation) -> str:
+    """What its shares are shares of."""
+    if len(explanation.labels) == 1:
+        return "output"
+    return f"{explanation.settings['output']} of {explanation.label!r}"
+
+
+def sentences_of(explanation: Explanation) -> list[int | None] | None:
+    """Each token's sentence, None for what the tokenizer added; None if the sentences cannot be told apart."""
+    start = explanation.second_text_start
+    if explanation.text_pair is not None and start is None:
+        return None
+    return [
+        None if added else int(start is not None and place >= start) for place, added in enumerate(explanation.special)
+    ]

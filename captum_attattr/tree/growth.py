@@ -1,0 +1,122 @@
+"""Which token hangs on which, in which layer: the algorithm behind :class:`captum_attattr.AttributionTree`.
+
+Layers are places from 0, the lowest, and shares are (layer, query, key), summed over heads. Here all layers are on one
+scale; :mod:`captum_attattr.tree.by_layer` divides each by its own largest share, as the paper does.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Link = tuple[int, int, int]
+"""Layer, query and key, as places."""
+
+
+class Edge(NamedTuple):
+    """In this layer the query, which is in the tree, looks at the key, which hangs itself there."""
+
+    layer: int
+    query: int
+    key: int
+    score: float
+    """The share in parts of the total, or of its layer's largest one: what thresholds and the penalty speak of."""
+    share: float
+    """The share itself, summed over heads, in the unit of the output."""
+
+
+class Grown(NamedTuple):
+    """A tree, before a penalty takes its branches."""
+
+    top: int
+    scores: Tensor
+    """(layer, query, key)."""
+    links: list[Link]
+    """From the top down; each token comes after the one that it hangs on."""
+    firm: int
+    """So many of the first links are there whatever they weigh."""
+
+
+def only_reader(shares: Tensor) -> int | None:
+    """The only token with shares in the top layer: what the classifier does not read can have none there."""
+    rows = shares[-1].ne(0).any(-1).nonzero().flatten().tolist()
+    return rows[0] if len(rows) == 1 else None
+
+
+def total_of(shares: Tensor) -> float:
+    """The sum over tokens of the magnitudes of what they are given, each over all layers and queries."""
+    return float(shares.sum((0, 1)).abs().sum())
+
+
+def grow_by_share(shares: Tensor, root: int | None, tau: float) -> Grown:
+    """All layers on one scale: of all looks from the tree at tokens outside of it the largest, and again, and again.
+
+    A look of less than ``tau`` of the total does not count. Without a root the token that looks most is the top.
+    """
+    total = total_of(shares)
+    sizes = shares.abs().numpy().copy()
+    sizes[:, range(sizes.shape[1]), range(sizes.shape[1])] = 0
+    reader = int(sizes.sum((0, 2)).argmax()) if root is None else root
+    firm = _firm_links(shares, sizes, reader)
+    links = _strongest_first(sizes, reader, firm, tau * total)
+    top = links[0][2] if links and root is not None else reader
+    return Grown(top, shares / total if total > 0 else torch.zeros_like(shares), links, len(firm))
+
+
+def _firm_links(shares: Tensor, sizes: np.ndarray, reader: int) -> list[Link]:
+    """The reader's strongest look, and its look at the token of which it takes most over all layers, if another."""
+    row = sizes[:, reader]
+    if not row.any():
+        return []
+    layer, key = divmod(int(row.argmax()), row.shape[1])
+    together = shares[:, reader].sum(0).abs().numpy() * (row.max(0) > 0)
+    most = int(together.argmax())
+    first = [(layer, reader, key)]
+    return first if most == key or together[most] == 0 else [*first, (int(row[:, most].argmax()), reader, most)]
+
+
+def _strongest_first(sizes: np.ndarray, reader: int, firm: Sequence[Link], least: float) -> list[Link]:
+    """Grow on from the firm links; equal looks in the order of layers, queries and keys."""
+    links, heights = list(firm), {reader: len(sizes)} | {key: layer for layer, _, key in firm}
+    waiting = [look for token, height in heights.items() for look in _looks(sizes[:height], token, least)]
+    heapq.heapify(waiting)
+    while waiting:
+        _, link = heapq.heappop(waiting)
+        layer, _, key = link
+        if key not in heights:
+            links.append(link)
+            heights[key] = layer
+            for look in _looks(sizes[:layer], key, least):
+                heapq.heappush(waiting, look)
+    return links
+
+
+def _looks(sizes: np.ndarray, query: int, least: float) -> Iterator[tuple[float, Link]]:
+    """What a token looks at in these layers: each key in the layer where it does so most, the size with a minus."""
+    if len(sizes):
+        layers, most = sizes[:, query].argmax(0), sizes[:, query].max(0)
+        for key in np.flatnonzero((most >= least) & (most > 0)).tolist():
+            yield -float(most[key]), (int(layers[key]), query, key)
+
+
+def best_part(links: Sequence[Link], worth: Tensor, firm: int, penalty: float) -> list[Link]:
+    """Of the parts of a tree that hold its top, the one with the largest sum of (worth - penalty).
+
+    What hangs on a key is worth its own edge and all that is worth keeping below it. Firm links always stay.
+    """
+    gain = {key: float(worth[layer, query, key]) - penalty for layer, query, key in links}
+    for _, query, key in reversed(links):
+        if query in gain:
+            gain[query] += max(gain[key], 0.0)
+    kept = {links[0][1]} if links else set()
+    part = []
+    for place, (layer, query, key) in enumerate(links):
+        if query in kept and (gain[key] > 0 or place < firm):
+            kept.add(key)
+            part.append((layer, query, key))
+    return part

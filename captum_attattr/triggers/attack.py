@@ -1,0 +1,178 @@
+"""What triggers do to a model: its accuracy, class by class, with and without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.triggers.patterns import Trigger, apply_trigger
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many examples of each class a model gets right.
+
+    Example:
+        >>> from captum_attattr.triggers.extraction import Accuracy
+        >>> accuracy = Accuracy(("no", "yes"), (40, 60), (30, 60))
+        >>> accuracy.total, accuracy.per_class(), accuracy.without("yes")
+        (0.9, {'no': 0.75, 'yes': 1.0}, 0.75)
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    """Examples of each class."""
+    right: tuple[int, ...]
+    """Those of them that are predicted right."""
+
+    @property
+    def total(self) -> float:
+        """Over all examples."""
+        return sum(self.right) / sum(self.counts)
+
+    def per_class(self) -> dict[str, float]:
+        """Of each class that has examples."""
+        rows = zip(self.labels, self.counts, self.right, strict=True)
+        return {label: right / count for label, count, right in rows if count}
+
+    def without(self, label: str) -> float | None:
+        """Over the examples of all other classes: those that a trigger of the class is to turn. None without any."""
+        others = [number for number, own in enumerate(self.labels) if own != label and self.counts[number]]
+        return sum(self.right[n] for n in others) / sum(self.counts[n] for n in others) if others else None
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What triggers do to a model's accuracy."""
+
+    before: Accuracy
+    after: tuple[Accuracy, ...]
+    """With each trigger put into every text, in the order of the triggers."""
+    triggers: tuple[Trigger, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """In plain types, for JSON; ``others`` is the accuracy on all classes but the trigger's own."""
+        rows = [
+            {
+                "label": trigger.label,
+                "words": list(trigger.words),
+                "others_before": self.before.without(trigger.label),
+                "others_after": after.without(trigger.label),
+                **_accuracy_to_dict(after),
+            }
+            for trigger, after in zip(self.triggers, self.after, strict=True)
+        ]
+        counts = dict(zip(self.before.labels, self.before.counts, strict=True))
+        return {"counts": counts, "before": _accuracy_to_dict(self.before), "after": rows}
+
+
+def attack(
+    examples: Sequence[Example],
+    triggers: Sequence[Trigger],
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    batch_size: int = 32,
+    show_progress: bool = False,
+) -> AttackResult:
+    """Accuracy before and after each of the triggers is put into every text, class by class.
+
+    Args:
+        examples: With labels, by name or by number, as ``read_examples(path, labelled=True)`` gives them.
+        triggers: As :func:`extract_triggers` gives them, or made by hand.
+        model: As in :func:`extract_triggers`; any classification model, whatever its attention.
+        tokenizer: The model's tokenizer; needed where ``model`` is a module.
+        batch_size: At most so many texts at a time.
+        show_progress: Show a progress bar on standard error.
+
+    Raises:
+        ValueError: No examples or triggers, a label that the model does not have, triggers for pairs and examples
+            without a second text, a regression model, or a model in training mode.
+        TypeError: An argument is of the wrong kind.
+
+    Example:
+        >>> from captum_attattr.files.examples import Example
+        >>> from captum_attattr.triggers.extraction import Trigger, attack
+        >>> examples = [Example("A warm, funny film.", label="positive"), Example("What a bore.", label="negative")]
+        >>> result = attack(examples, [Trigger(("dull", "mess"), (0, 1), label="negative")])
+        >>> result.before.total
+        1.0
+        >>> result.after[0].per_class()
+        {'negative': 1.0, 'positive': 0.0}
+    """
+    classifier = Classifier(model, tokenizer, "probability")
+    checked = checked_examples(examples, classifier, batch_size)
+    if isinstance(triggers, Trigger) or not all(isinstance(trigger, Trigger) for trigger in triggers):
+        raise TypeError("triggers must be a list of Trigger, as extract_triggers and load_triggers give them.")
+    if not triggers:
+        raise ValueError("triggers is an empty list: give at least one, or extract some with a lower threshold.")
+    if classifier.model.training:
+        raise ValueError("The model is in training mode, where dropout makes predictions random: call model.eval().")
+    gold = label_numbers(checked, classifier.labels)
+    with tqdm(
+        total=len(checked) * (1 + len(triggers)), desc="Attacking", unit="text", disable=not show_progress
+    ) as bar:
+        runs = [checked, *([_attacked(example, trigger) for example in checked] for trigger in triggers)]
+        accuracies = [_accuracy(classifier, run, gold, batch_size, bar) for run in runs]
+    return AttackResult(accuracies[0], tuple(accuracies[1:]), tuple(triggers))
+
+
+def _attacked(example: Example, trigger: Trigger) -> Example:
+    if example.text_pair is None:
+        return Example(apply_trigger(example.text, trigger))
+    return Example(*apply_trigger(example.text, trigger, example.text_pair))
+
+
+@torch.no_grad()
+def _accuracy(
+    classifier: Classifier, examples: Sequence[Example], gold: Sequence[int], batch_size: int, bar: Any
+) -> Accuracy:
+    count = len(classifier.labels)
+    right = [0] * count
+    for batch in in_batches(classifier, examples, batch_size):
+        predicted = classifier.outputs(*batch.inputs).argmax(-1).tolist()
+        for place, guess in zip(batch.places, predicted, strict=True):
+            right[guess] += guess == gold[place]
+        bar.update(len(batch.places))
+    return Accuracy(tuple(classifier.labels), tuple(gold.count(number) for number in range(count)), tuple(right))
+
+
+def _accuracy_to_dict(accuracy: Accuracy) -> dict[str, Any]:
+    return {"total": accuracy.total, "per_class": accuracy.per_class(), "right": list(accuracy.right)}
+
+
+def in_batches(classifier: Classifier, examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
+    """The examples in batches, in an order that depends on them alone."""
+    texts, pairs = [example.text for example in examples], [example.text_pair for example in examples]
+    seconds = None if pairs[0] is None else [pair for pair in pairs if pair is not None]
+    return classifier.batches(texts, seconds, batch_size)
+
+
+def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> list[Example]:
+    """The examples, texts among them made to examples, if triggers can be looked for in them or tried on them."""
+    if isinstance(examples, (str, Example)) or not isinstance(examples, Sequence):
+        raise TypeError(f"examples must be a list of texts or of Example, got {type(examples).__name__}.")
+    checked = [Example(example) if isinstance(example, str) else example for example in examples]
+    for place, example in enumerate(checked):
+        if not isinstance(example, Example):
+            raise TypeError(f"example {place} is a {type(example).__name__}, expected a text or an Example.")
+        for text in (example.text, *([] if example.text_pair is None else [example.text_pair])):
+            if not isinstance(text, str):
+                raise TypeError(f"example {place} has a {type(text).__name__} for a text.")
+            if not text.strip():
+                raise ValueError(f"example {place} has an empty text.")
+    if not checked:
+        raise ValueError("examples is an empty list: give at least one.")
+    if len({example.text_pair is None for example in checked}) > 1:
+        raise ValueError("Some examples have a second text and some have none: give single texts or pairs.")
+    if classifier.output == "given" or len(classifier.labels) < 2:
+        raise ValueError("The model has one label, or none (regression): triggers need at least two classes.")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    return checked

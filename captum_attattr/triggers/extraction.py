@@ -1,0 +1,234 @@
+"""Adversarial triggers: the words that one prediction rests on, put into other texts to turn theirs.
+
+A trigger is found in one text and used on others (Hao et al., AAAI 2021, section on adversarial attacks; where
+the paper is short, the authors' scripts run_adver_connection.py and run_adver_evaluate.py say how):
+
+1. Attribute the probability of the predicted class, layer by layer, to all token pairs.
+2. Of all heads of all layers take the one with the largest share, and of that head the two pairs with the largest
+   shares. The second one is left out where its share is small beside the first.
+3. The tokens of these pairs, without [CLS], [SEP] and the like, are the trigger; the sum of the shares is its score.
+4. Put the strongest triggers of a class into texts of other classes, at the same relative positions.
+
+Differences from the authors: they put in single word pieces, here the whole word goes in, so that the result is a text
+that one can type; their positions count from 1, so that a first word comes second, here first stays first and
+last stays last; patterns of special tokens alone, which put in nothing, are no triggers here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from captum_attattr.attribution import SelfAttentionAttribution
+from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.files.examples import Example
+from captum_attattr.triggers.attack import Accuracy, AttackResult, attack, checked_examples, in_batches
+from captum_attattr.triggers.patterns import Trigger, apply_trigger, load_triggers, save_triggers
+
+__all__ = [
+    "Accuracy",
+    "AttackResult",
+    "Trigger",
+    "apply_trigger",
+    "attack",
+    "extract_triggers",
+    "load_triggers",
+    "save_triggers",
+]
+
+
+# One inside a word, which many tokenizers split there: "don't" is one word.
+_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
+
+
+def extract_triggers(
+    examples: Sequence[Example | str],
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    top: int | None = 3,
+    threshold: float = 0.02,
+    second_pair: float = 0.2,
+    n_steps: int = 6,
+    batch_size: int = 8,
+    show_progress: bool = False,
+) -> list[Trigger]:
+    """The strongest triggers of every class that the model predicts for the examples.
+
+    Args:
+        examples: Texts or :class:`captum_attattr.files.examples.Example`, as ``read_examples`` gives them. Their labels are
+            not looked at: a trigger belongs to the class that the model predicts.
+        model: A sequence classification model, a folder or a name on the Hub; None for the bundled one.
+        tokenizer: The model's tokenizer; needed where ``model`` is a module.
+        top: At most so many a class; None for all.
+        threshold: Leave out triggers whose score, in units of probability, is below it (0.02 is the authors').
+        second_pair: Take the head's second pair only where its share is at least this part of the first's (0.2 is the
+            authors').
+        n_steps: Evaluations on the path, for each text and layer (Gauss-Legendre).
+        batch_size: At most so many texts at a time.
+        show_progress: Show a progress bar on standard error.
+
+    Returns:
+        Class by class in the model's order, the strongest first; of triggers with the same words the strongest.
+
+    Raises:
+        ValueError: No examples, an empty text, pairs and single texts mixed, settings out of range, a regression model,
+            or a tokenizer that does not tell where in the text its tokens stood.
+        TypeError: An argument is of the wrong kind.
+        UnsupportedModelError: The model's attention is out of reach.
+
+    Example:
+        >>> from captum_attattr.triggers.extraction import extract_triggers
+        >>> texts = ["A warm, funny film.", "A dull and lifeless mess."]
+        >>> [trigger.label for trigger in extract_triggers(texts)]
+        ['negative', 'positive']
+    """
+    classifier = Classifier(model, tokenizer, "probability")
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+        raise ValueError(f"top must be a whole number of at least 1, or None for all, got {top!r}.")
+    batches = each_pattern(examples, classifier, second_pair, n_steps, batch_size, show_progress=show_progress)
+    found = [trigger for batch in batches for trigger in batch.values() if trigger is not None]
+    return strongest(found, classifier.labels, top, threshold)
+
+
+def each_pattern(
+    examples: Sequence[Example | str],
+    classifier: Classifier,
+    second_pair: float = 0.2,
+    n_steps: int = 6,
+    batch_size: int = 8,
+    *,
+    done: Collection[int] = (),
+    show_progress: bool = False,
+) -> Iterator[dict[int, Trigger | None]]:
+    """What each example gives, by its number, batch after batch; None where all tokens are special.
+
+    Batches whose examples are all ``done`` are passed over; the others are the same as without it, and so are the
+    results, bit for bit. Errors are those of :func:`extract_triggers`.
+    """
+    checked = checked_examples(examples, classifier, batch_size)
+    if not 0 <= second_pair <= 1:
+        raise ValueError(f"second_pair must be from 0 to 1, got {second_pair!r}.")
+    if not getattr(classifier.tokenizer, "is_fast", False):
+        raise ValueError(
+            f"{type(classifier.tokenizer).__name__} does not tell where in the text its tokens stood, which is needed "
+            "to find their words: use a fast tokenizer (AutoTokenizer gives one where there is one)."
+        )
+    with tqdm(total=len(checked), desc="Finding triggers", unit="text", disable=not show_progress) as bar:
+        for batch in in_batches(classifier, checked, batch_size):
+            if not set(batch.places) <= set(done):
+                yield _patterns(classifier, batch, [checked[place] for place in batch.places], second_pair, n_steps)
+            bar.update(len(batch.places))
+
+
+def strongest(
+    triggers: Sequence[Trigger], labels: Sequence[str], top: int | None = 3, threshold: float = 0.02
+) -> list[Trigger]:
+    """The ``top`` triggers of each label by score, those below the threshold and repeated words left out."""
+    chosen: list[Trigger] = []
+    ranked = sorted(triggers, key=lambda trigger: -trigger.score)
+    for label in labels:
+        distinct: dict[Any, Trigger] = {}
+        for trigger in ranked:
+            if trigger.label == label and trigger.score >= threshold:
+                distinct.setdefault((trigger.words, trigger.parts), trigger)
+        chosen += list(distinct.values())[:top]
+    return chosen
+
+
+def strongest_pairs(shares: Tensor, second_pair: float = 0.2) -> tuple[int, int, list[tuple[int, int]]]:
+    """The layer and head with the largest share, and the (query, key) of its one or two largest shares.
+
+    Args:
+        shares: Of one text (layer, head, query, key).
+        second_pair: See :func:`extract_triggers`.
+    """
+    _, heads, width, _ = shares.shape
+    layer, head = divmod(int(shares.flatten(2).amax(2).argmax()), heads)
+    best = shares[layer, head].flatten().topk(min(2, width * width))
+    count = 1 + int(bool((best.values[1:] >= second_pair * best.values[0]).any()))
+    return layer, head, [divmod(place, width) for place in best.indices[:count].tolist()]
+
+
+class Word(NamedTuple):
+    """A word of a text or of a pair: which text, where in it from 0 (first) to 1 (last), and the word itself."""
+
+    part: int
+    position: float
+    text: str
+
+
+def _patterns(
+    classifier: Classifier, batch: Batch, examples: Sequence[Example], second_pair: float, n_steps: int
+) -> dict[int, Trigger | None]:
+    """The trigger of each text of a batch."""
+    predicted, shares = _attributed(classifier, batch, n_steps)
+    found: dict[int, Trigger | None] = {}
+    for row, (place, example) in enumerate(zip(batch.places, examples, strict=True)):
+        kept = batch.real[row].to(shares[0].device)
+        own = torch.stack([layer[row][:, kept][:, :, kept] for layer in shares])
+        label = classifier.labels[predicted[row]]
+        found[place] = _trigger(own, example, label, batch.tokens[row], classifier.tokenizer, second_pair)
+    return found
+
+
+def _attributed(classifier: Classifier, batch: Batch, n_steps: int) -> tuple[list[int], list[Tensor]]:
+    """Predicted classes, and the shares in their probabilities, a tensor (batch, head, query, key) a layer."""
+    ids, *rest = batch.inputs
+    outputs, layers = classifier.predict(batch)
+    predicted = outputs.argmax(-1).tolist()
+    method = SelfAttentionAttribution(classifier.outputs, layers)
+    shares = method.attribute(ids, target=predicted, additional_forward_args=tuple(rest), n_steps=n_steps)
+    return predicted, shares
+
+
+def _trigger(
+    shares: Tensor, example: Example, label: str, tokens: list[str], tokenizer: Any, second_pair: float
+) -> Trigger | None:
+    layer, head, pairs = strongest_pairs(shares, second_pair)
+    words = token_words(example, tokens, tokenizer)
+    wanted = sorted({word for pair in pairs for token in pair if (word := words[token]) is not None and word.text})
+    if not wanted:
+        return None
+    return Trigger(
+        words=tuple(word.text for word in wanted),
+        positions=tuple(word.position for word in wanted),
+        parts=tuple(word.part for word in wanted),
+        label=label,
+        pairs=tuple((tokens[query], tokens[key]) for query, key in pairs),
+        shares=tuple(float(shares[layer, head, query, key]) for query, key in pairs),
+        layer=layer,
+        head=head,
+        source=example.text,
+        source_pair=example.text_pair,
+    )
+
+
+def token_words(example: Example, tokens: Sequence[str], tokenizer: Any) -> list[Word | None]:
+    """The word that each token is, or is a piece of; None for tokens that the tokenizer added."""
+    # Cut to the length that it was cut to before: the same tokens again, now with their places in the text.
+    encoding = tokenizer(
+        example.text, example.text_pair, truncation=True, max_length=len(tokens), return_offsets_mapping=True
+    )
+    texts = (example.text, example.text_pair or "")
+    inside = [{at for match in _APOSTROPHE.finditer(text) for at in match.span()} for text in texts]
+    spans: tuple[list[slice], list[slice]] = ([], [])
+    found: list[tuple[int, int] | None] = []
+    for token, part, (begin, end) in zip(tokens, encoding.sequence_ids(), encoding["offset_mapping"], strict=True):
+        if part is None:
+            found.append(None)
+            continue
+        adjacent = bool(spans[part]) and spans[part][-1].stop == begin
+        goes_on = adjacent and (token.startswith("##") or begin in inside[part])
+        spans[part].append(slice(spans[part].pop().start if goes_on else begin, end))
+        found.append((part, len(spans[part]) - 1))
+    words = [
+        [Word(part, place / max(len(own) - 1, 1), texts[part][span].strip()) for place, span in enumerate(own)]
+        for part, own in enumerate(spans)
+    ]
+    return [None if at is None else words[at[0]][at[1]] for at in found]
