@@ -307,7 +307,7 @@ def test_forward_functions_that_are_none(bad, path, refused):
 
 @both_paths
 @bad_calls(
-    Bad("missing", with_(target=None), r"returns 3 numbers per example .*say with target which one"),
+    Bad("missing", with_(target=None), r"returns 3 numbers per example .*choose with target which one"),
     Bad("too high", with_(target=3), r"target 3 does not fit .* shape \(2, 3\)"),
     Bad("too low", with_(target=-4), "target -4 does not fit"),
     Bad("too high in a list", with_(target=[0, 3]), r"target \[0, 3\] does not fit"),

@@ -174,7 +174,10 @@ def test_rows_of_an_example_are_further_heads(name, path):
     ("build", "message"),
     [
         (lambda: hierarchy(2, True), "BertSelfAttention is computed for 6 rows .* 2 examples, and for 3 rows on 1"),
-        (lambda: clip(2, 3), "CLIPAttention is computed for 3 rows where .* 2 examples: which row belongs to which"),
+        (
+            lambda: clip(2, 3),
+            "CLIPAttention is computed for 3 rows where .* 2 examples, so it is not known which row belongs to which",
+        ),
         (lambda: clip(2, 4), "CLIPAttention is computed for 4 rows where .* 2 examples, and for 4 rows on 1"),
     ],
 )
@@ -258,7 +261,7 @@ def test_a_function_of_one_row_is_not_given_several():
     method = SelfAttentionAttribution(lambda i: c.forward(i)[0, 1], attention_layers(c.model)[0])
     function = method.attention_function(c.inputs)
     assert function(*function.attention).dim() == 0
-    with pytest.raises(ValueError, match="runs on one row at a time only, and here are 2"):
+    with pytest.raises(ValueError, match="runs on one row at a time only, and got 2"):
         function(function.attention[0].repeat(2, 1, 1, 1), torch.tensor([0, 0]))
 
 

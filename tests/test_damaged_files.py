@@ -109,12 +109,12 @@ class States(Json):
     name = "state.json"
 
     def write(self, path):
-        moments = Moments.of(torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0)).double())
-        with Checkpoint.opened(path, SETTINGS) as state:
+        moments = Moments.from_values(torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0)).double())
+        with Checkpoint.open(path, SETTINGS) as state:
             state.write(4, 5, Digest(), moments)
 
     def read(self, path):
-        with Checkpoint.opened(path, SETTINGS) as state:
+        with Checkpoint.open(path, SETTINGS) as state:
             return state
 
     def same(self, one, other):

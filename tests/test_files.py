@@ -26,7 +26,7 @@ from captum_attattr.triggers.patterns import Trigger, save_triggers
 
 
 def checkpoint(path):
-    with Checkpoint.opened(path, {}) as state:
+    with Checkpoint.open(path, {}) as state:
         state.write(1, 1, Digest(), None)
 
 
@@ -221,7 +221,7 @@ def test_two_runs_on_one_state(tmp_path):
     state = tmp_path / "state.json"
     first, second = HeadImportance(model, measure="taylor"), HeadImportance(model, measure="taylor")
     with (
-        Checkpoint.opened(state, {}),
+        Checkpoint.open(state, {}),
         pytest.raises(ValueError, match=r"state.json is in use by another process: wait"),
     ):
         second.run(data, tokenizer=tokenizer, checkpoint=state)
@@ -232,6 +232,6 @@ def test_two_runs_on_one_state(tmp_path):
 
 
 def test_an_error_frees_the_state(tmp_path):
-    with pytest.raises(KeyError), Checkpoint.opened(tmp_path / "state.json", {}):
+    with pytest.raises(KeyError), Checkpoint.open(tmp_path / "state.json", {}):
         raise KeyError
     checkpoint(tmp_path / "state.json")

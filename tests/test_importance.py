@@ -323,7 +323,7 @@ def test_taylor_is_one_forward_and_one_backward_pass():
 @settings(max_examples=25, deadline=None)
 def test_parts_merge_to_the_whole(sizes, offset):
     values = torch.randn(sum(sizes), 2, 3, dtype=torch.float64) + offset
-    total = merge([None, *(Moments.of(part) for part in values.split(sizes))])
+    total = merge([None, *(Moments.from_values(part) for part in values.split(sizes))])
     assert total.count == len(values)
     torch.testing.assert_close(total.mean, values.mean(0), rtol=1e-12, atol=1e-9)
     if len(values) > 1:

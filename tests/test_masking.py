@@ -443,7 +443,7 @@ def test_a_layer_with_fewer_heads_than_it_should_have():
     for name in ("query", "key", "value"):
         setattr(layer.self, name, torch.nn.Linear(32, 16).double())
     layer.output.dense = torch.nn.Linear(16, 32).double()
-    with mask_heads(c.model, HEADS), pytest.raises(UnsupportedModelError, match="2 heads where 4 were to be expected"):
+    with mask_heads(c.model, HEADS), pytest.raises(UnsupportedModelError, match="2 heads where 4 were expected"):
         run(c)
 
 

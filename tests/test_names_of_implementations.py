@@ -131,5 +131,7 @@ def test_layers_that_look_their_function_up_in_the_older_way():
     assert method.attribute(states).sum() == pytest.approx(float(expected.sum()), rel=1e-5)
     eager = Older("eager")
     for door in (lambda: mask_heads(eager, {0: [1]}), lambda: SelfAttentionAttribution(eager, eager).attribute(states)):
-        with pytest.raises(UnsupportedModelError, match=r"looks its eager attention up by itself.*'sdpa'"):
+        with pytest.raises(
+            UnsupportedModelError, match=r"gets its eager attention without transformers' interface.*'sdpa'"
+        ):
             door()

@@ -284,7 +284,7 @@ def shadowed(compute):
     shadows = Shadows(own, other)
     with shadows:
         result = compute(own)
-    return result, shadows.of(result)
+    return result, shadows.look_up(result)
 
 
 @pytest.mark.parametrize(
@@ -316,4 +316,4 @@ def test_shadows_of_what_is_not_read_are_clean():
     shadows = Shadows(own, torch.tensor([0.0, float("nan"), 2.0, 3.0]))
     with shadows:
         result = own[2:].sum() * 2
-    assert float(result) == float(shadows.of(result)) == 10
+    assert float(result) == float(shadows.look_up(result)) == 10

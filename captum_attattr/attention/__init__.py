@@ -1,4 +1,4 @@
-"""The doors to a model's attention: find its layers, watch them, put another context in place, switch heads off."""
+"""Adapters to a model's attention: find its layers, watch them, replace their contexts, switch heads off."""
 
 from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
 from captum_attattr.attention.masking import (

@@ -1,4 +1,4 @@
-"""One call of an attention function: what it was given, what it makes of it, and the same for some of its queries."""
+"""One call of an attention function: its arguments, its probabilities, its context, and the same for some queries."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ Result = tuple[Tensor, Tensor | None]
 Handler = Callable[["AttentionCall"], Result]
 Mask = Callable[["AttentionCall"], "AttentionCall"]
 
-# Families write "never" into their masks as -10,000, -1e9, the lowest number or infinity. The exponential of each is
-# zero in every precision, and no bias of a position comes near.
+# Models forbid a pair in an additive mask by -10,000, -1e9, the lowest number or infinity. The exponential of each is
+# zero in every precision, and position biases are far smaller.
 _NEVER = -9e3
 
 
 @dataclass(frozen=True)
 class AttentionCall:
-    """One call of an attention function: what it was given, and what it makes of it.
+    """One call of an attention function: its arguments, and what follows from them.
 
-    Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads
-    share a key and value; the context is (batch, query, head, dim). Where several rows belong to one example, what the
-    methods give counts examples, and the windows as further heads: (batch, window * head, ...).
+    Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads share a key and
+    value; the context is (batch, query, head, dim). Where several rows (windows) belong to one example, the results of
+    the methods have one entry for each example and the windows as further heads: (batch, window * head, ...).
     """
 
     module: nn.Module
@@ -41,17 +41,17 @@ class AttentionCall:
     options: dict[str, Any]
     implementation: str
     function: Callable[..., Result]
-    """What the model would have called by itself."""
+    """The attention function that the model looked up."""
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
-    """(head,), True where a head's attention counts as zero, whatever is computed or put in its place."""
+    """(head,), True for masked heads, whose attention counts as zero even if a handler replaces it."""
     windows: int = 1
-    """How many rows of query, key, value and mask belong to one example: its choices, windows or images."""
+    """Number of rows of query, key, value and mask that belong to one example: its choices, windows or images."""
     same_tokens: bool = False
     """Whether queries and keys are known to be the same tokens: see :func:`same_tokens`."""
 
     def narrowed(self, queries: slice) -> AttentionCall:
-        """The same call for a range of its queries only: their rows of the attention, and of the context."""
+        """Return the call for a range of its queries only."""
         start, stop, _ = queries.indices(self.query.shape[2])
         if stop - start == self.query.shape[2]:
             return self
@@ -63,13 +63,13 @@ class AttentionCall:
         options = {name: _rows_of(value, start, stop, self.query.shape[2], 3) for name, value in self.options.items()}
         return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
-    def of(self, examples: Tensor) -> AttentionCall:
-        """The same call for some of the examples only."""
+    def select(self, examples: Tensor) -> AttentionCall:
+        """Return the call for some of the examples only."""
         batch = len(self.query)
         rows = (examples.unsqueeze(1) * self.windows + torch.arange(self.windows, device=examples.device)).flatten()
 
         def picked(value: Any) -> Any:
-            # Three dimensions are (head, query, key) in a mask or bias, four have the batch in front, or a 1.
+            # A mask or bias with three dimensions is (head, query, key); with four, the first is the batch or 1.
             has_batch = isinstance(value, Tensor) and value.dim() == 4 and value.shape[0] == batch > 1
             return value[rows.to(value.device)] if has_batch else value
 
@@ -83,21 +83,21 @@ class AttentionCall:
         return rows // self.windows, self.windows * heads, queries, self.key.shape[2]
 
     def fold(self, context: Tensor) -> Tensor:
-        """A context as the attention function gives it, with the windows of an example as further heads."""
+        """Turn a context of the attention function's shape into one with the windows of an example as further heads."""
         return context.unflatten(0, (-1, self.windows)).transpose(1, 2).flatten(2, 3) if self.windows > 1 else context
 
     def unfold(self, context: Tensor) -> Tensor:
-        """The inverse of :meth:`fold`."""
+        """Invert :meth:`fold`."""
         if self.windows > 1:
             context = context.unflatten(2, (self.windows, -1)).transpose(1, 2).flatten(0, 1)
-        return context.contiguous()  # as attention functions give it
+        return context.contiguous()  # as attention functions return it
 
     def _by_example(self, matrix: Tensor) -> Tensor:
-        """(row, head, ...) as (batch, window * head, ...)."""
+        """Turn (row, head, ...) into (batch, window * head, ...)."""
         return matrix.unflatten(0, (-1, self.windows)).flatten(1, 2) if self.windows > 1 else matrix
 
     def proceed(self) -> Result:
-        """Pass the call on: context, and attention weights where the implementation gives them."""
+        """Pass the call on; return the context and, if the implementation gives them, the attention weights."""
         context, weights = self._pass_on()
         if self.off is not None:
             context = context.masked_fill(self.off[:, None], 0)
@@ -111,7 +111,7 @@ class AttentionCall:
         return self.function(self.module, self.query, self.key, self.value, self.mask, **self.options)
 
     def probabilities(self) -> Tensor:
-        """Attention probabilities (batch, head, query, key), by the family's own eager function."""
+        """Compute the attention probabilities (batch, head, query, key) by the model's own eager function."""
         function = _eager_function(self.module)
         _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
         if weights is None:
@@ -119,25 +119,25 @@ class AttentionCall:
         return self._by_example(weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0))
 
     def values(self) -> Tensor:
-        """Values as each query head sees them (batch, head, key, dim): grouped heads repeated."""
-        groups = max(self.value.shape[1], 1)  # none in a layer without heads
+        """Return the values (batch, head, key, dim), repeated for grouped heads."""
+        groups = max(self.value.shape[1], 1)  # a layer without heads has no groups
         return self._by_example(self.value.repeat_interleave(self.query.shape[1] // groups, dim=1))
 
     def pairs(self) -> Tensor:
-        """Which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
+        """Return which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
 
-        A key of padding is one that no query may look at, so all its pairs are out. A query counts where it may look
-        at any key. That holds in self-attention and in cross-attention alike, and whatever the mask forbids besides.
-        A query at a padded place may look at real keys as a rule, but what it finds there reaches no other place and
-        not the output, so that its shares are zero by their gradient; where an output does read it, they are not.
+        No query may look at a key of padding, so none of its pairs counts. A query counts if it may look at any key.
+        This holds in self-attention and in cross-attention, and for every mask. A query at a padded position may
+        usually look at real keys, but its context reaches neither other positions nor the output, so that its
+        attributions are zero because its gradient is; if an output does read it, they are not zero.
         """
         return self._by_example(self._allowed())
 
     def pairs_of_tokens(self) -> Tensor:
-        """As :meth:`pairs`, without the queries at padded places; of a whole call only, not of a narrowed one.
+        """Return the same as :meth:`pairs` without queries at padded positions; for whole calls, not narrowed ones.
 
-        A query is at a padded place where queries and keys are known to be the same tokens, and no query may look at
-        the key in its place, in any head.
+        A query is at a padded position if queries and keys are known to be the same tokens, and no query may look at
+        the key at its position, in any head.
         """
         allowed = self._allowed()
         if self.same_tokens:
@@ -166,7 +166,7 @@ class AttentionCall:
         return additive.masked_fill_(~mask, _lowest(self.query.dtype))
 
     def _is_causal_without_mask(self) -> bool:
-        """SDPA alone may be told by a flag, in place of a mask, that attention is causal."""
+        """Whether attention is causal by a flag in place of a mask, which only SDPA knows."""
         causal = self.options.get("is_causal")
         if causal is None:
             causal = getattr(self.module, "is_causal", True)
@@ -174,17 +174,18 @@ class AttentionCall:
 
 
 def _rows_of(value: Any, start: int, stop: int, queries: int, least: int) -> Any:
-    """The given queries' rows of a mask or bias ((head,) query, key); anything else as it is."""
+    """Select these queries' rows of a mask or bias ((head,) query, key); anything else is returned as it is."""
     if isinstance(value, Tensor) and value.dim() >= least and value.shape[-2] == queries > 1:
         return value[..., start:stop, :]
     return value
 
 
 def same_tokens(module: nn.Module, query: Tensor, key: Tensor) -> bool:
-    """Whether the attention called from the module's forward is known to have the same tokens as queries and keys.
+    """Whether the queries and keys of a module's attention are known to be the same tokens.
 
-    It is where the module was given one sequence of states (batch, token, ...) and no other: cross-attention needs two.
-    Where there are two, the second may be something else (positions to be added), and the answer is no, not known.
+    They are if the module's forward got exactly one sequence of states (batch, token, ...), since cross-attention needs
+    two. With two sequences the answer is False, which means unknown: the second may be something else, such as
+    positions.
     """
     if query.shape[2] != key.shape[2]:
         return False
@@ -200,23 +201,26 @@ def same_tokens(module: nn.Module, query: Tensor, key: Tensor) -> bool:
 
 
 def _lowest(dtype: torch.dtype) -> float:
-    """What stands for "never" in an additive mask: of float32 at least, in which many families take the softmax."""
+    """Return the number that forbids a pair in an additive mask: the type's lowest, but not below that of float32.
+
+    Many models compute the softmax in float32, whatever their own type.
+    """
     return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
 
 
 def forward_names(module: nn.Module) -> tuple[str, ...]:
-    """Names that the code of a module's forward refers to."""
+    """Return the names that the code of a module's forward refers to."""
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code.co_names if code is not None else ()
 
 
 def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """The attention function of the module's own file: it alone knows the family's scale, caps, sinks and biases."""
+    """Return the eager attention function of the module's file, which has the model's scale, caps, sinks and biases."""
     names = [name for name in forward_names(module) if name.endswith("eager_attention_forward")]
     scope = inspect.unwrap(type(module).forward).__globals__
     if len(names) != 1 or names[0] not in scope:
         raise UnsupportedModelError(
-            f"{type(module).__name__} has no eager attention function, so its attention probabilities are out of reach."
+            f"{type(module).__name__} has no eager attention function, so its attention probabilities are unknown."
         )
     function: Callable[..., tuple[Tensor, Tensor | None]] = scope[names[0]]
     return function

@@ -1,4 +1,4 @@
-"""Attention that a model computes by code of its own, beside what goes through transformers' attention interface."""
+"""Modules that compute attention by code of their own and not through transformers' attention interface."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-# Attention is told by its class's name and by what it projects: q_proj, c_attn, query_key_value, Wqkv, to_kv.
+# Attention modules are recognised by their class's name and their projections: q_proj, c_attn, query_key_value, Wqkv.
 _CLASS = re.compile("attention|attn", re.IGNORECASE)
 _PROJECTIONS = {"q", "k", "query", "key", "qkv", "wqkv", "kv", "att", "attn", "attention"}
 
 
 def attention_left_out(model: nn.Module, layers: Sequence[nn.Module]) -> str:
-    """The modules that seem to compute attention and are not among ``layers``, in words; empty where there are none."""
+    """Describe the modules that seem to compute attention and are not among ``layers``; empty if there are none."""
     inside = {module for layer in layers for module in layer.modules()}
     found: dict[str, list[str]] = {}
     for name, module in model.named_modules():

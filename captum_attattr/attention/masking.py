@@ -1,4 +1,4 @@
-"""Heads by their numbers, and heads switched off: the model as if these heads gave no attention to anything."""
+"""Numbers of heads, and masks that switch heads off: the model then runs as if they had no attention."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from captum_attattr.attention.undoing import undoing
 HeadChoice = Mapping[int, Iterable[int]] | Iterable[tuple[int, int]] | Tensor
 """Heads as {layer: [heads]}, as (layer, head) pairs, or as a boolean (layers, heads) tensor."""
 
-# Attention layers name the number of their heads in one of these ways, or leave it to the configuration.
+# Attention layers have the number of their heads in one of these attributes, or only in the configuration.
 _COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 _NUMBERS = "captum_attattr_heads"
 
@@ -34,13 +34,13 @@ class HeadNumbers:
     """The heads of one attention layer, numbered as in the model before pruning."""
 
     total: int
-    """How many the layer had then."""
+    """Number of heads before pruning."""
     remaining: tuple[int, ...]
-    """Those that it still has, in order: the head axis of anything computed by the layer."""
+    """The heads that are left, in order: the head axis of every tensor of the layer."""
 
     @classmethod
-    def of(cls, layer: nn.Module) -> HeadNumbers:
-        """The numbers that pruning left at the layer; all of them where it was never pruned."""
+    def from_layer(cls, layer: nn.Module) -> HeadNumbers:
+        """Read the numbers that pruning stored at the layer; all numbers if it was never pruned."""
         known = getattr(layer, _NUMBERS, None)
         if isinstance(known, cls):
             return known
@@ -48,11 +48,11 @@ class HeadNumbers:
         counts = [getattr(layer, name) for name in _COUNTS if isinstance(getattr(layer, name, None), int)]
         total = counts[0] if counts else getattr(config, "num_attention_heads", None)
         if not isinstance(total, int):
-            raise UnsupportedModelError(f"How many heads a {type(layer).__name__} has cannot be found out.")
+            raise UnsupportedModelError(f"The number of heads of a {type(layer).__name__} cannot be determined.")
         return cls(total, tuple(range(total)))
 
     def spread(self, scores: Tensor, dim: int) -> Tensor:
-        """Scores of the remaining heads, with zeros for the others between them."""
+        """Insert zeros for the pruned heads into scores of the remaining heads, along the axis ``dim``."""
         if scores.shape[dim] != len(self.remaining):
             raise ValueError(
                 f"Axis {dim} of a tensor of shape {tuple(scores.shape)} holds {scores.shape[dim]} heads, the layer has "
@@ -66,14 +66,14 @@ class HeadNumbers:
         return scores.new_zeros(shape).index_copy(dim, index, scores)
 
     def change(self, layer: nn.Module) -> tuple[nn.Module, str, HeadNumbers]:
-        """What leaves these numbers at the layer: owner, attribute, value."""
+        """Return the change that stores these numbers at the layer: owner, attribute, value."""
         return layer, _NUMBERS, self
 
 
 def remaining_heads(model: nn.Module) -> list[list[int]]:
-    """The heads that each attention layer of a model still has after pruning, in the unpruned model's numbering.
+    """Return the heads that each attention layer still has after pruning, in the unpruned model's numbering.
 
-    Place h on the head axis of layer l, in attributions and everywhere else, is head ``remaining_heads(model)[l][h]``.
+    Index h on the head axis of layer l, in attributions and elsewhere, is head ``remaining_heads(model)[l][h]``.
 
     Args:
         model: A model whose attention :func:`attention_layers` finds, pruned or not.
@@ -89,24 +89,25 @@ def remaining_heads(model: nn.Module) -> list[list[int]]:
         >>> remaining_heads(prune_heads(model, {0: [1, 2, 3, 4, 5, 6, 7, 8, 9]}))[0]
         [0, 10, 11]
     """
-    return [list(HeadNumbers.of(layer).remaining) for layer in attention_layers(model)]
+    return [list(HeadNumbers.from_layer(layer).remaining) for layer in attention_layers(model)]
 
 
 def original_heads(scores: Sequence[Tensor], layers: Sequence[nn.Module], dim: int = 1) -> list[Tensor]:
-    """What was found for the heads of a pruned model, on the head axis of the unpruned one: zero where heads are gone.
+    """Put results for the heads of a pruned model on the head axis of the unpruned one, with zeros for pruned heads.
 
-    So layers that lost different numbers of heads can be stacked, and compared with those of the unpruned model.
+    Layers that lost different numbers of heads can then be stacked, and compared with those of the unpruned model.
 
     Args:
         scores: One tensor a layer, attributions (batch, head, query, key) or others with a head axis.
         layers: The attention layers that they belong to, in the same order.
-        dim: Where the head axis is.
+        dim: The head axis.
 
     Returns:
         The tensors, each with as many heads as its layer had before pruning.
 
     Raises:
-        ValueError: Another number of tensors than of layers, or of heads in a tensor than its layer has.
+        ValueError: The number of tensors is not that of the layers, or a tensor has another number of heads than its
+            layer.
 
     Example:
         >>> import torch
@@ -121,15 +122,15 @@ def original_heads(scores: Sequence[Tensor], layers: Sequence[nn.Module], dim: i
     """
     if len(scores) != len(layers):
         raise ValueError(f"Got {len(scores)} tensors for {len(layers)} layers: give one each.")
-    return [HeadNumbers.of(layer).spread(one, dim) for one, layer in zip(scores, layers, strict=True)]
+    return [HeadNumbers.from_layer(layer).spread(one, dim) for one, layer in zip(scores, layers, strict=True)]
 
 
 def chosen_heads(heads: HeadChoice, numbers: list[HeadNumbers]) -> dict[int, list[int]]:
-    """Heads in any of the forms of :data:`HeadChoice` as {layer: sorted heads}, layers without one left out.
+    """Turn any form of :data:`HeadChoice` into {layer: sorted heads}, without layers that have none.
 
     Raises:
         TypeError: ``heads`` has none of these forms.
-        ValueError: A layer or a head does not exist, a head is there twice, or the tensor has another shape.
+        ValueError: A layer or a head does not exist, a head is given twice, or the tensor has another shape.
     """
     chosen: dict[int, list[int]] = {}
     for layer, head in _pairs(heads, numbers):
@@ -161,7 +162,7 @@ def _pairs(heads: Any, numbers: list[HeadNumbers]) -> list[tuple[int, int]]:
     try:
         pairs = [(x, y) for x in heads for y in heads[x]] if isinstance(heads, Mapping) else [(x, y) for x, y in heads]
         if isinstance(heads, (str, bytes)) or any(_is_boolean(number) for pair in pairs for number in pair):
-            raise TypeError("letters or booleans are no numbers of heads")
+            raise TypeError("strings or booleans are no numbers of heads")
         return [(operator.index(layer), operator.index(head)) for layer, head in pairs]
     except (TypeError, ValueError) as error:
         raise TypeError(f"{expected} of whole numbers; got {heads!r}.") from error
@@ -172,7 +173,7 @@ def _is_boolean(number: Any) -> bool:
 
 
 class HeadMask:
-    """Heads that are switched off, until :meth:`remove`: what :func:`mask_heads` returns.
+    """A mask that switches heads off until :meth:`remove` is called: the result of :func:`mask_heads`.
 
     As a context manager it is removed at the end of the block.
 
@@ -182,9 +183,9 @@ class HeadMask:
 
     def __init__(self, model: nn.Module, heads: HeadChoice) -> None:
         layers = attention_layers(model)
-        self.heads = chosen_heads(heads, [HeadNumbers.of(layer) for layer in layers])
+        self.heads = chosen_heads(heads, [HeadNumbers.from_layer(layer) for layer in layers])
         refuse_out_of_reach(layers)
-        # By weak references: a mask that lasts must not keep a model alive that nobody else holds.
+        # Weak references: a mask must not keep a model alive that is no longer used.
         masked = weakref.WeakKeyDictionary({layers[place]: numbers for place, numbers in self.heads.items()})
         self._mask = _Mask(next(_numbers), masked)
         self._ends: list[weakref.finalize[Any, Any]] = [weakref.finalize(layers[0], self._mask.remove)]
@@ -200,11 +201,11 @@ class HeadMask:
         return self._mask.number in masks
 
     def remove(self) -> None:
-        """Switch the heads on again; a second time does nothing."""
+        """Switch the heads on again; a second call does nothing."""
         undoing(lambda undo: undo.extend([*(end.detach for end in self._ends), self._mask.remove]))
 
     def __enter__(self) -> HeadMask:
-        # An interrupt may come before the first line of __exit__: then the mask goes with its handle.
+        # An interrupt may come before the first line of __exit__: then the mask is removed with its handle.
         self._ends.append(weakref.finalize(self, self._mask.remove))
         if not self.active:
             raise RuntimeError("This mask was removed before: call mask_heads again.")
@@ -218,14 +219,14 @@ _numbers = itertools.count()
 
 
 class _Mask(NamedTuple):
-    """What masks heads, and is held as long as they are masked."""
+    """The mask itself, which is registered as long as the heads are masked."""
 
     number: int
     masked: weakref.WeakKeyDictionary[nn.Module, list[int]]
 
     @property
     def sign(self) -> str:
-        """An attribute of the masked layers, by which a copy of them is known, which has no mask."""
+        """Name of an attribute of the masked layers: a copy of a layer has it, too, but is not in ``masked``."""
         return f"captum_attattr_mask_{self.number}"
 
     def apply(self) -> None:
@@ -244,11 +245,11 @@ class _Mask(NamedTuple):
             if self.sign in vars(call.module):
                 _refuse_copy(call.module)
             return call
-        remaining, heads = HeadNumbers.of(call.module).remaining, call.query.shape[1]
+        remaining, heads = HeadNumbers.from_layer(call.module).remaining, call.query.shape[1]
         if len(remaining) != heads:
             raise UnsupportedModelError(
-                f"{type(call.module).__name__} computes {heads} heads where {len(remaining)} were to be expected: they "
-                "cannot be told apart. Prune models with prune_heads, which keeps the numbers."
+                f"{type(call.module).__name__} computes {heads} heads where {len(remaining)} were expected, so their "
+                "numbers are unknown. Prune models with prune_heads, which keeps the numbers."
             )
         off = torch.tensor([head in masked for head in remaining], dtype=torch.bool, device=call.query.device)
         return replace(call, off=off if call.off is None else call.off | off)
@@ -257,43 +258,43 @@ class _Mask(NamedTuple):
 def _refuse_copy(module: nn.Module) -> None:
     if getattr(module, "_is_replica", False):
         raise UnsupportedModelError(
-            "DataParallel runs copies of the model's layers, which no mask knows. Use DistributedDataParallel, or the "
-            "model itself on one device."
+            "DataParallel runs copies of the model's layers, which cannot be masked. Use DistributedDataParallel, or "
+            "the model itself on one device."
         )
     raise RuntimeError(
         "This model is a copy, made while heads of the original were masked, and has no mask itself. Copy the model "
-        "before its heads are masked, or run the copy when the mask of the original is removed."
+        "before its heads are masked, or run the copy after the mask of the original is removed."
     )
 
 
 def mask_heads(model: nn.Module, heads: HeadChoice) -> HeadMask:
-    r"""Switch heads off: multiply their attention by 0, in every forward and backward pass, until it is undone.
+    r"""Switch heads off: multiply their attention by 0, in every forward and backward pass, until the mask is removed.
 
-    The mask of Michel, Levy, Neubig (Are Sixteen Heads Really Better than One?, NeurIPS 2019, section 2.3), by which
-    Hao et al. (AAAI 2021, section 5) prune heads: with :math:`\xi_h = 0` for the given heads,
+    The mask is that of Michel, Levy, Neubig (Are Sixteen Heads Really Better than One?, NeurIPS 2019, section 2.3), by
+    which Hao et al. (AAAI 2021, section 5) prune heads: with :math:`\xi_h = 0` for the given heads,
 
     .. math:: MHAtt(x) = \sum_h \xi_h \, A_h V_h W_h
 
-    The model is then one without these heads for whatever runs it: training, generation, :func:`explain` and
-    :class:`SelfAttentionAttribution`, in which they have exactly zero attention and attribution. Works with eager
-    attention and SDPA and for every family that :func:`attention_layers` knows; masks may be nested.
+    Everything that runs the model then runs it without these heads: training, generation, :func:`explain` and
+    :class:`SelfAttentionAttribution`, in which they have exactly zero attention and attribution. It works with eager
+    attention and SDPA and for every model that :func:`attention_layers` supports; masks may be nested.
 
     Args:
         model: The model, or a part of it; layers are numbered in the order of ``attention_layers(model)``. A layer
             that the model runs several times (ALBERT) is masked each time.
         heads: As {layer: [heads]}, as (layer, head) pairs, or as a boolean (layers, heads) tensor, True where a head
-            is to be masked. In a pruned model heads have the numbers that they had before; those that were cut out
-            may be given and stay as they are.
+            is to be masked. In a pruned model heads keep the numbers from before pruning; pruned heads may be given
+            and have no effect.
 
     Returns:
-        A handle whose ``remove()`` undoes it, and a context manager that does so at the end of its block. All threads
-        see the mask. A copy of the model has none: it refuses to run while the mask is on. Where activations are
-        computed again for the backward pass (gradient checkpointing), keep that pass inside the block.
+        A handle whose ``remove()`` removes the mask, and a context manager that removes it at the end of its block. The
+        mask holds in all threads. A copy of the model has no mask and refuses to run while the mask is on. With
+        gradient checkpointing, which computes activations again, keep the backward pass inside the block.
 
     Raises:
         TypeError: ``heads`` has another form, or ``model`` is no module.
         ValueError: A layer or head does not exist or is given twice.
-        UnsupportedModelError: The model's attention is out of reach, or runs in copies (DataParallel).
+        UnsupportedModelError: The model's attention cannot be reached, or runs in copies (DataParallel).
 
     Example:
         >>> from captum_attattr.demo import load_demo

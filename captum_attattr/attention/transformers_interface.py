@@ -1,10 +1,10 @@
-"""The one door to transformers: find attention layers, watch them at work, put another context in place.
+"""The adapter to transformers' attention: find attention layers, watch their calls, replace their contexts.
 
-Since version 5 a transformers model looks its attention function up by name at every call. That look-up asks here:
-where the calling thread watches the model, or heads of it are masked, it gets a function that passes each call through
-handlers down to the one that was looked up; else that one itself. Nothing of the model is touched, its configuration
-neither: some files look at the name of the implementation and compute something else under one that they do not know.
-No model family is known here.
+Since version 5 a transformers model looks its attention function up by name at every call. The look-up is wrapped here:
+if the calling thread watches the model, or heads are masked, it returns a function that passes each call through
+handlers down to the original function; otherwise it returns the original function itself. Neither the model nor its
+configuration is changed: some models look at the name of their implementation and compute something else under a name
+that they do not know. No code here depends on the model's family.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ _IMPLEMENTATIONS = ("eager", "sdpa")
 
 
 def attention_layers(model: nn.Module) -> list[nn.Module]:
-    """The attention layers of a Hugging Face model, in the order in which the model holds and runs them.
+    """Return the attention layers of a Hugging Face model, in the order in which the model holds and runs them.
 
     Args:
         model: Any model, or part of one, whose attention goes through transformers' attention interface.
 
     Returns:
-        The innermost modules that compute attention, to be given as ``layer`` to
-        :class:`SelfAttentionAttribution`. A layer that the model runs several times (ALBERT) is there once.
+        The innermost modules that compute attention, for the argument ``layer`` of :class:`SelfAttentionAttribution`. A
+        layer that the model runs several times (ALBERT) is listed once.
 
     Raises:
         TypeError: ``model`` is not a module.
@@ -92,12 +92,12 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def is_attention_layer(module: nn.Module) -> bool:
-    """Whether a module asks transformers' attention interface for its attention function."""
+    """Whether a module gets its attention function from transformers' attention interface."""
     return hasattr(module, "config") and "ALL_ATTENTION_FUNCTIONS" in forward_names(module)
 
 
 def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:
-    """Raise where the attention of these layers cannot be watched as their model was loaded.
+    """Raise an error if the attention of these layers cannot be watched with the model's implementation.
 
     Raises:
         UnsupportedModelError: Their attention gives no probabilities, or does not go through the interface.
@@ -111,13 +111,13 @@ def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:
             )
         if implementation == "eager" and "get_interface" not in forward_names(layer):
             raise UnsupportedModelError(
-                f"{type(layer).__name__} looks its eager attention up by itself, where it cannot be watched: load the "
-                "model with attn_implementation='sdpa'."
+                f"{type(layer).__name__} gets its eager attention without transformers' interface, so it cannot be "
+                "watched: load the model with attn_implementation='sdpa'."
             )
 
 
 class _Watch(NamedTuple):
-    """Who handles the attention calls of the models with these configurations."""
+    """A handler of the attention calls of the models with these configurations."""
 
     configs: list[Any]
     handler: Handler
@@ -129,18 +129,18 @@ class _Watch(NamedTuple):
 _watches: ContextVar[tuple[_Watch, ...]] = ContextVar("captum_attattr_watches", default=())
 
 masks: dict[int, Mask] = {}
-"""Say of every attention call, in any thread and before any handler sees it, which heads are ``off``.
+"""Functions that set ``off`` in every attention call, in all threads and before any handler gets the call.
 
-What handlers put in place of an attention is switched off as well: the model is one without these heads.
+Contexts that handlers put in place are switched off as well, so that the model runs without these heads.
 """
 
 
 def intercepted(layers: Iterable[nn.Module], handler: Handler, function: Callable[[], T]) -> T:
-    """Call a function with every attention call of the models that hold ``layers`` passed to ``handler``.
+    """Call a function in which every attention call of the models that hold ``layers`` goes to ``handler``.
 
-    The handler may look at the call, ``proceed()`` with it, and return a context of its own. The last handler to come
-    in is asked first. Only calls in this thread are passed on, and none when the function has ended, however it ends:
-    what is set in a context of its own is gone with it.
+    The handler may inspect the call, ``proceed()`` with it, and return a context of its own. Of nested handlers the
+    innermost gets the call first. Only calls in this thread are handled. The handler is set in a copy of the context
+    (``contextvars``), which ends with the function, even if it raises an error.
     """
     layers = list(layers)
     refuse_out_of_reach(layers)
@@ -153,7 +153,7 @@ def _watching(watch: _Watch, function: Callable[[], T]) -> T:
     return function()
 
 
-@torch.compiler.disable  # who watches, and what is masked, must not be compiled into a model
+@torch.compiler.disable  # handlers and masks must not be compiled into a model
 def _attention(
     implementation: str,
     function: Callable[..., Result],
@@ -175,7 +175,7 @@ def _attention(
 
 
 def _watched(implementation: str | None, function: Callable[..., Result]) -> Callable[..., Result]:
-    """An attention function as who looks it up now is to have it."""
+    """Return the attention function itself, or one that passes calls through handlers and masks if there are any."""
     if not (_watches.get() or masks):
         return function
     return partial(_attention, implementation or "eager", function)
@@ -183,7 +183,7 @@ def _watched(implementation: str | None, function: Callable[..., Result]) -> Cal
 
 _getitem, _get_interface = AttentionInterface.__getitem__, AttentionInterface.get_interface
 
-# The two ways in which the files of models look their function up; the default is the file's own eager attention.
+# Models look their function up in one of these two ways; the default is the model's own eager attention.
 AttentionInterface.__getitem__ = lambda self, name: _watched(name, _getitem(self, name))
 AttentionInterface.get_interface = lambda self, attn_implementation, default: _get_interface(
     self, attn_implementation, _watched(attn_implementation, default)

@@ -1,4 +1,4 @@
-"""What has to be undone when a function ends: it is, however the function ends, and whenever an interrupt comes."""
+"""Changes that are undone when a function ends, whether it returns, raises an error or is interrupted at any line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 Undo = Callable[[], object]
-"""Sets something back. Where there is nothing to set back, or nothing any more, it does nothing."""
+"""A function that undoes a change; it does nothing if the change was not made or is already undone."""
 
 
 def undoing(function: Callable[[list[Undo]], T]) -> T:
-    """Call a function with a list of what is to be undone, and undo that when the function has ended, the last first.
+    """Call a function with a list to which it adds undo functions; they run when it has ended, the last first.
 
-    The function puts each undoing into the list *before* it does what is to be undone.
+    The function must add each undo function *before* it makes the change.
     """
     undo: list[Undo] = []
     try:
@@ -24,11 +24,11 @@ def undoing(function: Callable[[list[Undo]], T]) -> T:
         finally:
             _undo(undo)
     finally:
-        _undo(undo)  # an interrupt may have cut the first short: what it left is undone here
+        _undo(undo)  # an interrupt may have stopped the first one: the rest is undone here
 
 
 def one_at_a_time(function: Callable[[], T]) -> T:
-    """Call a function while no other thread is inside one that is called by this."""
+    """Call a function under a lock that all functions called this way share."""
 
     def alone(undo: list[Undo]) -> T:
         undo.append(_release)

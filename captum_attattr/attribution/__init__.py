@@ -1,4 +1,7 @@
-"""The method: self-attention attribution, the function from attention to output, and which layers make a path rough."""
+"""The method: self-attention attribution, the output as a function of attention, and the layers that make a path rough.
+
+Read ``self_attention`` first.
+"""
 
 from captum_attattr.attribution.attention_function import AttentionFunction
 from captum_attattr.attribution.roughness import rough_layers

@@ -1,4 +1,4 @@
-"""From attention to output: the function whose gradients the method integrates, for whoever wants to call it."""
+"""The output as a function of attention: the function whose gradients the method integrates, to be called directly."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from captum_attattr.engine.replay import Recording, Substitute
 
 
 class AttentionFunction:
-    """F(A): the forward function's output with the attention probabilities of some layers put in by hand.
+    """F(A): the forward function's output with given attention probabilities in some layers.
 
-    Layers that are not given compute their attention anew. It is what Captum's ``infidelity`` needs, and what any
-    test of attributions by perturbation can use; it is differentiable in the attention.
+    The other layers compute their attention as usual. Captum's ``infidelity`` needs this function, and so does any
+    other test of attributions by perturbation; it is differentiable with respect to the attention.
 
     Args:
         forward_func, inputs, additional_forward_args: As for :class:`SelfAttentionAttribution`.
-        layers: The attention layers whose probabilities are put in.
+        layers: The attention layers whose probabilities are given.
 
     Attributes:
         attention: The probabilities that the model used, one (batch, head, query, key) a layer.
-        examples: Indices of the examples, (batch,). Whoever repeats rows (Captum's metrics and methods do) gives
-            these as ``additional_forward_args``, so that each row says which example it belongs to.
+        examples: Indices of the examples, (batch,). Pass them as ``additional_forward_args`` to anything that repeats
+            rows, as Captum's metrics and methods do: they tell which example each row belongs to.
 
     Example:
         >>> from captum.metrics import infidelity
@@ -38,7 +38,7 @@ class AttentionFunction:
         >>> function = method.attention_function(ids)
         >>> def weaken(attention, *_):
         ...     return 0.1 * attention, 0.9 * attention  # the change, and the attention after it
-        >>> # infidelity multiplies by the change itself, so it takes mean gradients, not shares
+        >>> # infidelity multiplies by the change itself, so it takes mean gradients, not attributions
         >>> score = infidelity(function, weaken, function.attention[0], method.attribute(ids, target=1),
         ...                    additional_forward_args=function.examples, target=1)
         >>> score.shape
@@ -60,14 +60,17 @@ class AttentionFunction:
         """The output for the given attention, (rows, head, query, key) a layer.
 
         Args:
-            *attention: One tensor a layer, and then, where rows are not just the examples in order, the index of
-                the example that each row belongs to, (rows,).
+            *attention: One tensor a layer; then, unless the rows are the examples in order, the index of the example
+                that each row belongs to, (rows,).
         """
         states = self._recording.states
         matrices, rest = attention[: len(states)], attention[len(states) :]
         rows = rest[0] if rest else self.examples
         if len(matrices) != len(states) or len(rest) > 1:
-            raise ValueError(f"Got {len(attention)} tensors for {len(states)} layers (and, at most, the examples).")
+            raise ValueError(
+                f"Got {len(attention)} tensors for {len(states)} layers: give one each, and after them at most the "
+                "indices of the examples."
+            )
         for matrix, state in zip(matrices, states, strict=True):
             expected = (len(rows), *state.shape[1:])
             if tuple(matrix.shape) != expected:

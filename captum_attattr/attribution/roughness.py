@@ -1,4 +1,4 @@
-"""Which of the lowest layers make a joint path rough: in decoders those that build an attention sink."""
+"""The lowest layers that make a joint path rough: in decoders those that build an attention sink."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def rough_layers(
     tolerance: float = 0.01,
     n_steps: int = 60,
 ) -> list[nn.Module]:
-    """The lowest layers that keep the joint path from converging; over all the others it does.
+    """Find the lowest layers that keep the joint path from converging; the path over all other layers converges.
 
-    The first layers of language models build an attention sink: on the way from no attention to theirs the model is
-    another one several times. Left at their own attention, they leave a path for which a handful of evaluations
-    suffices, and the shares of the others add up to what F loses without the attention of these others.
+    The first layers of language models build an attention sink, and the output changes abruptly while their attention
+    grows from zero. If they keep their own attention, a few evaluations suffice for the path of the other layers, whose
+    attributions then add up to F(A) minus F without the attention of these other layers.
 
     Args:
         forward_func, inputs, target, additional_forward_args: As for :class:`SelfAttentionAttribution`.
         layers: Attention layers in the order in which they run, as :func:`attention_layers` gives them.
-        tolerance: Relative error that the joint path is to keep, for each example.
-        n_steps: Evaluations at most, for each number of layers that is tried.
+        tolerance: Relative error that the joint path must reach, for each example.
+        n_steps: Maximum number of evaluations for each number of layers that is tried.
 
     Returns:
-        The layers to leave out, from the lowest up: none where the joint path of all converges, all of them where not
-        even that of the top layer alone does.
+        The layers to leave out, from the lowest up: an empty list if the joint path of all layers converges, all of
+        them if not even the path of the top layer alone does.
 
     Raises:
         ValueError, TypeError: The arguments do not fit.

@@ -1,4 +1,4 @@
-"""Self-attention attribution: each token pair's signed share, in each head of each layer, in the output."""
+"""Self-attention attribution: how much each token pair, in each head of each layer, adds to the output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_attattr.engine.findings import Findings
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.integration import Convergence, Integral, Rise, integrate
-from captum_attattr.engine.path import Path
+from captum_attattr.engine.path import LayerPath
 from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
 from captum_attattr.engine.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.engine.replay import Recording
@@ -37,22 +37,22 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
 
     .. math:: Attr(A) = (A - A_0) \odot \int_0^1 \frac{\partial F(A_0 + \alpha (A - A_0))}{\partial A} d\alpha
 
-    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 5). Entry [b, h, i, j] is the share of token i
-    looking at token j, in head h, in the output of example b, in the unit of the output (a logit, a probability).
-    The shares of a layer sum to F(A) - F(A0). Shares of different layers are shares of different
-    differences and do not add up, except on the joint path.
+    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 5). Entry [b, h, i, j] says how much token i looking
+    at token j, in head h, adds to the output of example b, in the unit of the output (a logit, a probability). The
+    attributions of a layer sum to F(A) - F(A0). This difference is another one for each layer, so attributions of
+    different layers do not add up, except on the joint path.
 
     Args:
         forward_func: The model, or any function that runs it; it is called with the inputs and the additional
             arguments in order. It returns one output per example, or a model output of transformers with ``logits``.
         layer: One attention layer or a list of them, as :func:`attention_layers` gives them, in any order.
         device_ids: Captum's; not needed here.
-        multiply_by_inputs: With False the factor A - A0 is left out: mean gradients, not shares.
-        path: "layerwise" scales one layer at a time and recomputes the others (the paper's); "joint" scales all
-            given layers together, each with its matrix frozen at the clean pass, so that their shares do add up.
+        multiply_by_inputs: With False the factor A - A0 is left out: mean gradients, not attributions.
+        path: "layerwise" scales one layer at a time and recomputes the others, as in the paper; "joint" scales all
+            given layers together, each with its attention of the clean pass, so that their attributions add up.
 
     Attributes:
-        convergence: After :meth:`attribute`, the evaluations that it took and the gaps that were left.
+        convergence: After :meth:`attribute`, the number of evaluations that it took and the gaps that remained.
 
     Raises:
         TypeError: ``layer`` is not a module or a list of modules.
@@ -64,8 +64,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         >>> model, tokenizer = load_demo()
         >>> batch = tokenizer("A warm, funny film.", return_tensors="pt")
         >>> method = SelfAttentionAttribution(model, attention_layers(model))
-        >>> shares = method.attribute(batch["input_ids"], target=1)  # one tensor a layer
-        >>> shares[0].shape
+        >>> attributions = method.attribute(batch["input_ids"], target=1)  # one tensor a layer
+        >>> attributions[0].shape
         torch.Size([1, 12, 8, 8])
     """
 
@@ -118,46 +118,47 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         r"""Attribute the output to every token pair of every head of the layers.
 
         Args:
-            inputs: What ``forward_func`` takes first: a tensor or a tuple of tensors, integer or float.
+            inputs: First arguments of ``forward_func``: a tensor or a tuple of tensors, integer or float.
             baselines: Inputs (tensor, tuple, or a number for all entries) at which the layers' attention is taken
                 as A0. Without them A0 is no attention at all.
             target: Which entry of the output to explain, in any of Captum's forms; None for one number per example.
             additional_forward_args: Further arguments of ``forward_func``: masks, token types, anything.
-            n_steps: Number of evaluations on the path, for each example and layer, 20 by default; with ``tolerance`` at
-                most so many, 1,000 by default.
+            n_steps: Number of evaluations on the path, for each example and layer, 20 by default; with ``tolerance``
+                the maximum, 1,000 by default.
             method: "gausslegendre", "riemann_left", "riemann_right", "riemann_middle" or "riemann_trapezoid".
-            internal_batch_size: At most so many rows in one run of the model; None picks what fits memory.
-            return_convergence_delta: Give sum(Attr) - (F(A) - F(A0)) as well.
+            internal_batch_size: Maximum number of rows in one run of the model; None chooses it to fit memory.
+            return_convergence_delta: Return sum(Attr) - (F(A) - F(A0)) as well.
             attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
                 "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
-            tolerance: Relative error to keep: each example takes, in each layer, as many evaluations as it needs, a
-                handful as a rule. Smooth paths are judged by completeness: the size of the gap sum(Attr) - (F(A) -
-                F(A0)) is at most ``tolerance`` times the norm of Attr, and on the parts of the path at most five times
-                that. Rough ones are cut where they are rough, until their estimated error, too, is that small
-                (:mod:`captum_attattr.engine.panels`). The nodes are the method's own then.
-            reduce: What to keep in place of every pair's share: "sum", "absolute" or "max" of each head (batch, head),
+            tolerance: Relative error to reach: each example takes, in each layer, as many evaluations as it needs,
+                usually a few. A smooth path has converged when the gap |sum(Attr) - (F(A) - F(A0))| is at most
+                ``tolerance`` times the norm of Attr, and on each part of the path at most five times that. A rough path
+                is divided where it is rough until its estimated error is as small, too
+                (:mod:`captum_attattr.engine.panels`). The method then chooses the nodes itself.
+            reduce: Scores to return in place of all pairs: "sum", "absolute" or "max" of each head (batch, head),
                 "received" or "sent" of each token, summed over heads (batch, token), ``TopPairs(k)``, or a tuple of
-                these. On the layerwise path no matrix of a whole layer is made then, and memory grows with the length.
+                these. On the layerwise path memory then grows with the number of tokens, not with its square, as no
+                matrix of a whole layer is made.
             show_progress: Show a progress bar on standard error.
 
         Returns:
             A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
-            float32 or wider; with ``reduce`` what it names, or a tuple of that for a tuple. Pairs that the mask
+            float32 or wider; with ``reduce`` the scores that it names, a tuple of them for a tuple. Pairs that the mask
             forbids, and those of padding, are exactly zero. Where a model's attention has several rows for each
-            example (choices, windows, images), they are further heads: (batch, row * head, query, key). With
-            ``return_convergence_delta`` a pair of that and the delta: (batch,) for one layer and for the joint path,
-            whose layers add up; else a list of (batch,), one a layer.
+            example (choices, windows, images), they count as further heads: (batch, row * head, query, key). With
+            ``return_convergence_delta`` a pair of the above and the delta: (batch,) for one layer and for the joint
+            path, whose layers add up; else a list of (batch,), one a layer.
 
         Raises:
-            ValueError: Inputs, target, rule or baselines do not fit, the model drops out at random, or its output
-                or gradient is not finite. The message says which.
-            TypeError: An argument is of the wrong kind.
-            UnsupportedModelError: The attention probabilities of a layer are out of reach, or which of its rows
-                belong to which example is.
+            ValueError: Inputs, target, rule or baselines do not fit, dropout is active, or the output or a gradient is
+                not finite. The message says which.
+            TypeError: An argument is of the wrong type.
+            UnsupportedModelError: The attention probabilities of a layer cannot be reached, or it cannot be told which
+                of its rows belong to which example.
 
         Warns:
-            UserWarning: ``n_steps`` did not suffice for ``tolerance``; or, by a fixed rule, the gap is wider than 5% of
-                the norm of Attr: it says in which layers, and by how much.
+            UserWarning: ``n_steps`` did not suffice for ``tolerance``; or, with a fixed rule, the gap is larger than 5%
+                of the norm of Attr. The warning names the layers and the size of the error.
 
         Example:
             >>> from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -165,7 +166,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             >>> model, tokenizer = load_demo()
             >>> batch = tokenizer("A warm, funny film.", return_tensors="pt")
             >>> top = attention_layers(model)[-1]
-            >>> shares, delta = SelfAttentionAttribution(model, top).attribute(
+            >>> attributions, delta = SelfAttentionAttribution(model, top).attribute(
             ...     batch["input_ids"], target=1, return_convergence_delta=True
             ... )
             >>> bool(delta.abs() < 1e-3)
@@ -192,7 +193,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                     if tolerance is not None
                     else integrate(walk, *quadrature(method, n_steps), keep, clean)
                 )
-        self.convergence = Convergence.of(integrals)
+        self.convergence = Convergence.from_integrals(integrals)
         self.convergence.warn(self._names(recording), tolerance, n_steps)
         results = self._as_given([as_asked(layer, reduce) for one in integrals for layer in one.kept])
         if not return_convergence_delta:
@@ -211,13 +212,13 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         *,
         attention_baselines: AttentionBaselines = None,
     ) -> Any:
-        """The error of completeness, sum(Attr) - (F(A) - F(A0)), of attributions made before.
+        """Compute the error of completeness, sum(Attr) - (F(A) - F(A0)), of given attributions.
 
         Args:
-            attributions: What :meth:`attribute` returned.
-            start_point: The ``baselines`` that it was given; None for none.
-            end_point: The ``inputs`` that it was given.
-            target, additional_forward_args, attention_baselines: As it was given.
+            attributions: The result of :meth:`attribute`.
+            start_point: The ``baselines`` that it was called with, or None.
+            end_point: The ``inputs`` that it was called with.
+            target, additional_forward_args, attention_baselines: The arguments that it was called with.
 
         Returns:
             (batch,), or a list of one such tensor a layer; on the joint path one tensor for all layers.
@@ -242,14 +243,14 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             sums = [torch.stack(sums).sum(0)]
         deltas = []
         for walk, total in zip(walks, sums, strict=True):
-            rise = Rise.of(walk, clean, walk.start(recording.forward.all_rows))
+            rise = Rise.from_outputs(walk, clean, walk.start(recording.forward.all_rows))
             deltas.append(total - rise.change.to(total))
         return deltas[0] if self._path == "joint" else self._as_given(deltas)
 
     def attention_function(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
     ) -> AttentionFunction:
-        """The function from attention probabilities to output, for these inputs: see :class:`AttentionFunction`."""
+        """Return the output as a function of attention probabilities, for these inputs: :class:`AttentionFunction`."""
         return AttentionFunction(self.forward_func, self._layers(), inputs, additional_forward_args)
 
     def _layers(self) -> list[nn.Module]:
@@ -259,16 +260,17 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return values if isinstance(self.layer, (list, tuple)) else values[0]
 
     def _recorded(self, inputs: Any, additional_forward_args: Any) -> Recording:
-        """A clean pass. Gradients of what is replayed from it are asked for contexts only.
+        """Record a clean pass.
 
-        Whether parameters require one is left alone: another thread may train them.
+        Gradients are taken with respect to contexts only. ``requires_grad`` of parameters is left as it is, since
+        another thread may be training them.
         """
         forward = Forward(self.forward_func, inputs, additional_forward_args)
         return Recording(forward, self._layers(), self._findings)
 
     def _paths(
         self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any
-    ) -> list[Path]:
+    ) -> list[LayerPath]:
         states = recording.states
         if baselines is None:
             starts = attention_baseline(attention_baselines, states, isinstance(self.layer, (list, tuple)))
@@ -277,18 +279,18 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         else:
             inputs = input_baselines(baselines, recording.forward.inputs)
             forward = Forward(self.forward_func, inputs, additional_forward_args)
-            # Methods of the baseline's states: their matrices, too, are made a range of queries at a time.
+            # Methods, not matrices: they are computed for a range of queries at a time.
             starts = [state.probabilities for state in Recording(forward, self._layers()).states]
-        return [Path.to(state, start) for state, start in zip(states, starts, strict=True)]
+        return [LayerPath.from_state(state, start) for state, start in zip(states, starts, strict=True)]
 
     def _names(self, recording: Recording) -> list[str]:
-        """Of the paths, for messages."""
+        """Names of the paths, for messages."""
         if self._path == "joint":
             return ["the joint path"]
         return [f"layers[{place}] ({state.name})" for place, state in enumerate(recording.states)]
 
     def _walks(
-        self, recording: Recording, paths: list[Path], target: TargetType, chunks: Chunks, to_tolerance: bool
+        self, recording: Recording, paths: list[LayerPath], target: TargetType, chunks: Chunks, to_tolerance: bool
     ) -> Sequence[Walk]:
         if self._path == "joint":
             return [JointWalk(recording, paths, target, chunks)]

@@ -97,7 +97,7 @@ def add(commands: Any) -> None:
 def _explain(options: argparse.Namespace) -> None:
     settings = integration_options(options.tolerance, options.steps, options.method)
     texts, pairs = _read(options)
-    request = Request.of(texts, pairs, options.target)
+    request = Request.from_arguments(texts, pairs, options.target)
     folder = writable(options.output)
     if options.html:
         _check_page()
@@ -179,9 +179,9 @@ def _completeness(explanation: Explanation, what: str) -> list[str]:
     return [
         f"  completeness: {start} + {sums} = {what} ({verdict})",
         *(
-            f"    {name:<{len(names[-1])}}  {first:>{widths[0]}} {shares[0]} {shares[1:]:>{widths[1] - 1}} = "
+            f"    {name:<{len(names[-1])}}  {first:>{widths[0]}} {added[0]} {added[1:]:>{widths[1] - 1}} = "
             f"{total:>{widths[2]}}{gap}"
-            for name, (first, shares, total, gap) in zip(names, rows, strict=True)
+            for name, (first, added, total, gap) in zip(names, rows, strict=True)
         ),
     ]
 

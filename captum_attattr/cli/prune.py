@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
         "--importance", required=True, metavar="JSON", help="what captum-attattr heads wrote for this model"
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--keep", type=_share, metavar="SHARE", help="share of the heads to keep, over all layers")
+    wanted.add_argument("--keep", type=_fraction, metavar="SHARE", help="share of the heads to keep, over all layers")
     wanted.add_argument("--top", type=count, metavar="K", help="keep the K most important heads of each layer")
     parser.add_argument(
         "--normalize",
@@ -59,14 +59,14 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=_prune)
 
 
-def _share(word: str) -> float:
+def _fraction(word: str) -> float:
     try:
-        share = float(word)
+        fraction = float(word)
     except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
+        fraction = -1.0
+    if not 0 <= fraction <= 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
-    return share
+    return fraction
 
 
 def _prune(options: argparse.Namespace) -> None:
@@ -77,7 +77,7 @@ def _prune(options: argparse.Namespace) -> None:
     folder = writable(options.output)
     classifier = Classifier(options.model, None, "probability")
     model = classifier.model
-    _check_shape(importance, [HeadNumbers.of(layer).total for layer in attention_layers(model)])
+    _check_shape(importance, [HeadNumbers.from_layer(layer).total for layer in attention_layers(model)])
     if options.top is not None:
         heads = importance.outside_top(options.top)
     else:
@@ -103,7 +103,7 @@ def _check_shape(importance: Importance, heads: Sequence[int]) -> None:
 def _figures(classifier: Classifier, examples: Sequence[Example] | None) -> dict[str, Any]:
     layers = attention_layers(classifier.model)
     figures: dict[str, Any] = {
-        "heads": sum(len(HeadNumbers.of(layer).remaining) for layer in layers),
+        "heads": sum(len(HeadNumbers.from_layer(layer).remaining) for layer in layers),
         "parameters": sum(parameter.numel() for parameter in classifier.model.parameters()),
     }
     if examples is not None:

@@ -1,8 +1,8 @@
-"""The engine of the method: one clean pass recorded and replayed, and integrals along paths from no attention to it.
+"""The engine of the method: a clean pass that is recorded and replayed, and integrals along paths of attention.
 
-From the bottom up. A forward function and its arguments (``forward``) are run once and recorded (``replay``); whether
-replays do as the model does is tried before they are trusted (``trials``). A path says what attention is at each alpha
-(``path``), a walk evaluates F and its gradient there (``walks``), and a rule of integration turns that into
-attributions: a fixed one (``quadrature``, ``integration``), or one that adapts to a tolerance (``adaptive``, by
-``nested_rules`` where a path is smooth, in ``panels`` where it is rough).
+From the bottom up: a forward function and its arguments (``forward``) are run once and recorded (``replay``). Replays
+are tested against the model's own output before they are used (``trials``). A path gives the attention at each alpha
+(``path``), a walk evaluates F and its gradient there (``walks``), and an integration rule turns these into
+attributions: a fixed rule (``quadrature``, ``integration``), or rules that adapt to a tolerance (``adaptive``), which
+are ``nested_rules`` on smooth paths and ``panels`` on rough ones.
 """

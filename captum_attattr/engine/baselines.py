@@ -1,4 +1,4 @@
-"""Where a path begins: the attention A0 of each layer, in each of the forms in which it may be given."""
+"""The baseline A0 of each layer's attention, where a path begins, in each of the forms in which it may be given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Start = Callable[[slice], Tensor]
 
 
 def attention_baseline(given: AttentionBaselines, states: Sequence[LayerState], listed: bool) -> list[Start | None]:
-    """A0 of each layer; None stands for no attention at all.
+    """Return A0 of each layer; None stands for no attention at all.
 
     Args:
         given: None, a number, "uniform" or a tensor for every layer, or a list of these, one a layer.
@@ -69,11 +69,11 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
 
 
 def input_baselines(given: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Baselines for input tensors, in Captum's forms, as full tensors: a number or a tensor for each input.
+    """Return Captum's baselines (a number or a tensor for each input) as tensors of the inputs' shapes.
 
     Raises:
-        ValueError: Another number of baselines than of inputs, or a shape that is neither the input's nor that of
-            one example.
+        ValueError: There are more or fewer baselines than inputs, or a shape is neither the input's nor that of one
+            example.
         TypeError: A baseline is neither a number nor a tensor.
     """
     baselines = given if isinstance(given, tuple) else (given,)

@@ -1,9 +1,9 @@
-"""Where a pass keeps its examples: seen in a second pass with another number of rows, not guessed from sizes.
+"""The tensors of a pass that follow the batch, found by a second pass with another number of rows.
 
-A first dimension of the size of the batch may be something else (a bias of one query, when one example is given), and
-one of another size may hold the examples (the choices, windows or images of each, one example after the other). In a
-second pass, of one row of a batch or of two of the only example, what belongs to the examples has grown or shrunk in
-proportion; the rest is as it was.
+Sizes alone do not tell. A first dimension as long as the batch may be something else (one query's bias, in a batch of
+one), and one of another length may hold the examples (the choices, windows or images of each, one example after the
+other). The second pass runs one row of the batch, or two copies of its only row: the tensors that follow the batch
+shrink or grow in proportion, all others keep their size.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from captum_attattr.engine.module_calls import EndedCall, ModuleCalls
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """What a second pass told."""
+    """Which outputs of modules follow the batch, as the second pass showed."""
 
     follows: Sequence[Sequence[bool]] | None
-    """By module call and tensor of its output: whether its first dimension has each example's rows, one example after
-    the other, and is not shared by them all. None where it is not known."""
+    """By module call and tensor of its output: whether the first dimension holds the rows of the examples, one example
+    after the other. None where it is not known."""
     one_by_one: bool
-    """Whether only one row can be run at a time: with two of them the forward function does not give one output each,
-    or its attention does not follow."""
+    """Whether only one row can be run at a time: given two, the forward function does not return one output for each,
+    or its attention does not follow the batch."""
 
     def rows_of(self, call: EndedCall, rows: Tensor, batch_size: int) -> Any:
-        """What a module call gave for these rows of the batch, with repetition."""
+        """Return a module call's output for these rows of the batch, with repetition."""
         leaves, form = tree_flatten(call.output)
         known = [] if self.follows is None else self.follows[call.place]
         if len(known) != len(leaves):
@@ -51,10 +51,10 @@ class BatchAxis:
 def find_axis(
     forward: Forward, layers: Sequence[nn.Module], states: Sequence[LayerState], first: ModuleCalls
 ) -> BatchAxis:
-    """Run the forward function on other rows, and compare with the first pass.
+    """Run the forward function on other rows and compare with the first pass.
 
     Raises:
-        UnsupportedModelError: The attention of a layer does not have the rows of the batch, in their order.
+        UnsupportedModelError: The rows of a layer's attention are not those of the batch, in their order.
         ValueError: The forward function adds to a cache of keys and values.
     """
     rows = torch.tensor([0, 0] if forward.batch_size == 1 else [forward.batch_size - 1])
@@ -64,15 +64,21 @@ def find_axis(
         if is_out_of_memory(error):
             raise
         _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
-        if forward.batch_size == 1:  # it may not take two rows, or holds what does not follow them
+        if forward.batch_size == 1:  # it may not take two rows, or has arguments that do not follow the batch
             return BatchAxis(None, one_by_one=True)
         _refuse_standing(forward, error)
-        return BatchAxis(None, one_by_one=False)  # by sizes, then: replays are tried before they are trusted
+        return BatchAxis(None, one_by_one=False)  # sizes decide then: replays are tested before they are used
     return _compared(forward.batch_size, first, states, rows, other)
 
 
 def by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCall:
-    """The call with as many windows as it has rows for each example."""
+    """Return the call with ``windows`` set to its number of rows for each example.
+
+    Args:
+        call: An attention call.
+        examples: Number of examples.
+        wanted: Whether the layer is to be explained: then rows that do not fit the examples are an error.
+    """
     rows = len(call.query)
     if wanted:
         refuse_other_sizes(rows, type(call.module).__name__, examples)
@@ -81,14 +87,15 @@ def by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCal
 
 @dataclass
 class _Pass:
-    """A pass of other rows: its module calls, its output, and of the attention calls the keys and the contexts."""
+    """A pass of other rows."""
 
     calls: ModuleCalls
     output: Tensor
     met: list[tuple[int, Tensor]]
+    """By attention call: number of keys, and context."""
 
-    def of(self, states: Sequence[LayerState]) -> Iterator[tuple[LayerState, int, Tensor]]:
-        """What the layers in question met in it."""
+    def pair_with(self, states: Sequence[LayerState]) -> Iterator[tuple[LayerState, int, Tensor]]:
+        """Yield each state with the number of keys and the context that its layer had in this pass."""
         return ((state, *self.met[state.index]) for state in states if state.index < len(self.met))
 
 
@@ -111,7 +118,7 @@ def _compared(batch: int, first: ModuleCalls, states: Sequence[LayerState], rows
         both = zip(first.sizes, other.calls.sizes, strict=True)
         known = [[_in_proportion(*pair, batch, len(rows)) for pair in zip(*sizes, strict=False)] for sizes in both]
     follows = other.output.dim() > 0 and len(other.output) == len(rows)
-    for state, _, context in other.of(states):
+    for state, _, context in other.pair_with(states):
         if not _follows(state, context, rows):
             if batch > 1:
                 raise UnsupportedModelError(_other_sizes(state, len(context), rows, batch))
@@ -120,28 +127,28 @@ def _compared(batch: int, first: ModuleCalls, states: Sequence[LayerState], rows
 
 
 def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
-    """Raise where the attention's rows cannot be those of the examples."""
+    """Raise an error if the number of the attention's rows is not a multiple of the number of examples."""
     if attention % rows or not attention:
         raise UnsupportedModelError(
             f"The attention of {name} is computed for {attention} rows where the forward function was given {rows} "
-            "examples: which row belongs to which example is not known. Give one example at a time, or what has one "
-            "row for each of the attention's as inputs."
+            "examples, so it is not known which row belongs to which example. Give one example at a time, or inputs "
+            "with as many rows as the attention has."
         )
 
 
 def _refuse_standing(forward: Forward, error: Exception) -> None:
-    """Raise, for the error of a pass with other rows, where arguments that do not follow the examples explain it."""
+    """Raise an error if arguments that do not follow the examples explain why a pass of other rows failed."""
     if forward.standing:
         raise UnsupportedModelError(
             f"The forward function was given {forward.batch_size} examples, and further tensors of "
-            f"{', '.join(map(str, forward.standing))} rows, which are no example's, and it does not run on one example "
+            f"{', '.join(map(str, forward.standing))} rows, which belong to no example. It does not run on one example "
             f"with them ({type(error).__name__}: {error}). Give one example at a time."
         ) from error
 
 
 def _refuse_growth(states: Sequence[LayerState], again: _Pass) -> None:
-    """Raise where a pass of the same rows looked at more keys than the one before."""
-    for state, keys, _ in again.of(states):
+    """Raise an error if a second pass of the same rows had another number of keys."""
+    for state, keys, _ in again.pair_with(states):
         if keys != state.shape[3]:
             raise ValueError(
                 f"The attention of {state.name} had {state.shape[3]} keys in one pass and {keys} in the next, with the "
@@ -163,7 +170,7 @@ def _follows(state: LayerState, context: Tensor, rows: Tensor) -> bool:
     windows = state.call.windows
     if len(context) != len(rows) * windows:
         return False
-    if windows == 1:  # whether rows stay in their places is for the replays to find out
+    if windows == 1:  # whether rows keep their order is tested by the replays
         return True
     if context.shape[1] != state.shape[2]:
         return False

@@ -1,4 +1,4 @@
-"""Cuts evaluations (an example at a step each) into runs of the forward function that fit memory, or else into less."""
+"""Runs of the forward function with as many rows (an example at a step of the path each) as fit memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from captum_attattr.engine.warned import warn
 
 T = TypeVar("T")
 
-# Rows beyond this do not run faster on a CPU, and what they keep for their gradients leaves its caches.
+# More rows do not run faster on a CPU, as the tensors kept for their gradients no longer fit its caches.
 _CPU_BYTES = 256 * 2**20
 _GPU_SHARE = 0.5
 
 _ADVICE = (
-    "One run of the model on a single row (an example at a step of the path), with what it keeps for its gradient, "
-    "does not fit memory. Give fewer tokens, fewer examples at a time, or layers nearer to the output only (a run "
+    "One run of the model on a single row (an example at a step of the path), with the tensors kept for its gradient, "
+    "does not fit memory. Give fewer tokens, fewer examples at a time, or only layers nearer to the output (a run "
     "begins at the layer); keep less of the result with reduce=; or load the model in a narrower data type."
 )
 
 
 class Chunks:
-    """How many rows a run of the forward function may have.
+    """The number of rows that a run of the forward function may have.
 
     Args:
         batch_size: Number of examples.
-        most_rows: At most so many rows a run; None picks it by the memory that a row keeps for its gradient.
-        device: Where the contexts lie.
+        most_rows: Maximum number of rows a run; None chooses it by the memory that a row keeps for its gradient.
+        device: The device of the contexts.
         done: Called with the number of evaluations after each run.
     """
 
@@ -48,16 +48,16 @@ class Chunks:
         self._most_bytes: int | None = None
 
     def run(self, job: Callable[[slice], T], row_bytes: int, rows: int, worth: int = 1) -> Iterator[T]:
-        """What ``job`` makes of each range of the rows, one after the other.
+        """Yield the results of ``job`` for one range of rows after the other.
 
-        Where a range does not fit memory it is done by halves, down to one row, and later ones are cut smaller from the
-        start. A job must leave nothing behind when it fails: what it gives is added up by the caller.
+        A range that does not fit memory is halved, down to one row, and later ranges are as small from the start. A job
+        must have no side effects, as it may fail and be called again.
 
         Args:
             job: Runs the forward function on a range of the rows.
-            row_bytes: Memory that a row keeps, as far as that is known.
-            rows: How many there are.
-            worth: Evaluations that a row counts for.
+            row_bytes: Memory that a row keeps, as far as it is known.
+            rows: Number of rows.
+            worth: Number of evaluations that a row counts for.
 
         Raises:
             MemoryError: A single row does not fit.
@@ -78,7 +78,7 @@ class Chunks:
                 yield result
                 self.done(worth * count)
                 continue
-            # Here the error is gone, and what its frames held.
+            # Only here the error is gone, and with it the tensors that its frames held.
             self._release()
             most = count // 2
             self._most_bytes = max(row_bytes, 1) * most
@@ -88,7 +88,7 @@ class Chunks:
         return most if self._most_bytes is None else max(1, min(most, self._most_bytes // max(row_bytes, 1)))
 
     def _release(self) -> None:
-        gc.collect()  # where a frame and its error hold each other
+        gc.collect()  # a frame and its error may refer to each other
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

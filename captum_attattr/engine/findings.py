@@ -1,4 +1,4 @@
-"""What was found out about replaying a forward function: it holds for the batches that come after."""
+"""Results of checks of a forward function, kept so that later batches need not be checked again."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found out about replays from one layer."""
+    """The result of a check of replays from one layer."""
 
     bytes_kept: int
-    """By a row of ``length`` tokens, for its gradient."""
+    """Memory that a row of ``length`` tokens keeps for its gradient."""
     length: int
     whole: bool
-    """Whether whole passes have to be made."""
+    """Whether whole passes are needed in place of replays."""
     narrowed: bool
     """Whether rows of the sequence that the output does not read may be left out."""
     kinked: bool
-    """Whether the output's derivative may jump on a path from there."""
+    """Whether the output's derivative may jump where this layer's attention is changed."""
 
     def row_bytes(self, length: int) -> int:
-        """The same for a row of another length, at most."""
+        """Return an upper bound of the memory that a row of this length keeps for its gradient."""
         ratio = length / self.length
         return int(self.bytes_kept * max(ratio, ratio**2))
 
 
 @dataclass
 class Found:
-    """What was found out under the same circumstances."""
+    """The results of all checks in the same circumstances."""
 
     layers: dict[int, Finding] = field(default_factory=dict)
     """By attention call."""
     rows_apart: dict[bool, bool] = field(default_factory=dict)
-    """Whether what comes after the last attention call treats each row of a batch by itself, with rows of the sequence
-    left out (True) and with all of them."""
+    """Whether the part after the last attention call treats each row of a batch independently; key True: with rows of
+    the sequence left out, key False: with all of them."""
 
 
 class Findings:
-    """What was found out about replaying one forward function, so that its next batch need not be checked again.
+    """The results of checks of one forward function, by circumstances.
 
-    It holds for passes that call the same modules in the same order and read the same rows of the sequence.
+    Circumstances are the same where a pass calls the same modules in the same order and reads the same rows of the
+    sequence. The results are dropped when the forward function changes.
     """
 
     def __init__(self) -> None:
         self._function: Any = None
         self._known: dict[Any, Any] = {}
 
-    def of(self, function: Any, circumstances: Hashable) -> Found:
-        """What is known, to be added to."""
+    def look_up(self, function: Any, circumstances: Hashable) -> Found:
+        """Return the results for these circumstances; the caller may add to them."""
         return self.recall(function, circumstances, Found)
 
     def recall(self, function: Any, circumstances: Hashable, find: Callable[[], T]) -> T:
-        """What ``find`` found out before in these circumstances, or finds out now."""
+        """Return the stored result for these circumstances, or call ``find`` and store its result."""
         if function is not self._function:
             self._function, self._known = function, {}
         if circumstances not in self._known:

@@ -1,7 +1,6 @@
-"""The user's forward function with its arguments, as one thing that runs on any choice of examples.
+"""The user's forward function with its arguments, which can be run on any choice of examples.
 
-What the package takes from Captum beyond its public names (the forms of inputs, arguments and targets)
-is gathered here.
+This is the only module that uses private names of Captum: those that handle the forms of inputs, arguments and targets.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from captum._utils.common import (
 from captum._utils.typing import TargetType
 from torch import Tensor
 
-# Caches of keys and values (past_key_values) are told by this method.
+# Caches of keys and values (past_key_values) are recognised by this method.
 _CACHE = "batch_select_indices"
 
 
 def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
-    """The given rows of a tensor with one row an example; anything else comes back as it is."""
+    """Return the given rows of a tensor that has one row an example; anything else is returned as it is."""
     if not isinstance(value, Tensor) or value.dim() == 0 or value.shape[0] != batch_size:
         return value
     if batch_size == 1:
@@ -34,13 +33,13 @@ def take_rows(value: Any, rows: Tensor, batch_size: int) -> Any:
 
 
 def _copied(cache: Any, rows: Tensor | None) -> Any:
-    """A cache of keys and values for these rows: every pass writes to the one that it is given."""
+    """Copy a cache of keys and values for these rows, since every pass writes to its cache."""
     try:
         cache = copy.deepcopy(cache)
     except RuntimeError as error:
         raise ValueError(
-            "The cache of keys and values (past_key_values) cannot be copied for each pass, as it has a gradient: make "
-            "it under torch.no_grad()."
+            "The cache of keys and values (past_key_values) requires a gradient and cannot be copied for each pass: "
+            "compute it under torch.no_grad()."
         ) from error
     if rows is not None:
         getattr(cache, _CACHE)(rows)
@@ -48,7 +47,7 @@ def _copied(cache: Any, rows: Tensor | None) -> Any:
 
 
 def uncompiled(function: Any) -> Any:
-    """The model or function that ``torch.compile`` was given: it computes the same, and can be watched at it."""
+    """Return the model or function from which ``torch.compile`` made this one: it computes the same with modules."""
     for name in ("_orig_mod", "_torchdynamo_orig_callable"):
         if hasattr(function, name):
             return getattr(function, name)
@@ -56,7 +55,7 @@ def uncompiled(function: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A tensor without history, that autograd may keep even where it was made in inference mode."""
+    """Return a tensor without history, which autograd accepts even if it was made in inference mode."""
     if not isinstance(value, Tensor):
         return value
     return value.clone() if value.is_inference() else value.detach()
@@ -66,12 +65,12 @@ class Forward:
     """A forward function and one batch of arguments for it.
 
     Args:
-        forward_func: A model, or any function of the inputs that runs one. A model output of transformers
-            counts as its ``logits``. What ``torch.compile`` made is run as what it was made from.
-        inputs: A tensor, or a tuple of tensors, dimension 0 counting the examples.
-        additional_forward_args: Captum's: one more argument, or a tuple of them, of any type. Tensors with one
-            row an example follow the examples, as do caches of keys and values, a copy of which each pass is given;
-            everything else is passed as it is.
+        forward_func: A model, or any function of the inputs that runs one. Of a model output of transformers the
+            ``logits`` are taken. Of a compiled model the original is run.
+        inputs: A tensor, or a tuple of tensors, with the examples along dimension 0.
+        additional_forward_args: As in Captum: one more argument, or a tuple of them, of any type. Tensors with one row
+            an example follow the examples, as do caches of keys and values, of which each pass gets a copy; everything
+            else is passed as it is.
     """
 
     def __init__(self, forward_func: Callable[..., Any], inputs: Any, additional_forward_args: Any = None) -> None:
@@ -99,7 +98,7 @@ class Forward:
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
-        """The output for the given rows, with repetition, of the batch; for the whole batch by default."""
+        """Run the forward function on these rows of the batch, with repetition; on the whole batch by default."""
         inputs, arguments = self.inputs, self.arguments
         arguments = tuple(_copied(value, rows) if hasattr(value, _CACHE) else value for value in arguments)
         if rows is not None:
@@ -115,10 +114,10 @@ class Forward:
         return output
 
     def scores(self, output: Tensor, target: TargetType, rows: Tensor | None = None) -> Tensor:
-        """F of each row, shape (rows,): the target's entry of its output.
+        """Return F of each row, (rows,): the target's entry of its output.
 
         Raises:
-            ValueError: The output is not one number a row after the target is selected, or is not finite.
+            ValueError: The target does not select exactly one number a row, or the output is not finite.
         """
         rows = self.all_rows if rows is None else rows
         if output.dim() == 0 and len(rows) == 1:
@@ -132,7 +131,7 @@ class Forward:
         if selected.numel() != len(rows):
             raise ValueError(
                 f"The forward function returns {selected.numel() // len(rows)} numbers per example (output shape "
-                f"{tuple(output.shape)}, target {target!r}): say with target which one to explain."
+                f"{tuple(output.shape)}, target {target!r}): choose with target which one to explain."
             )
         selected = selected.reshape(len(rows))
         if not torch.isfinite(selected).all():

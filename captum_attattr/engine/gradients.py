@@ -1,4 +1,4 @@
-"""What a pass leaves for its gradient."""
+"""Gradients on or off for a function, the memory that a pass keeps for its gradient, and kinks in its graph."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ T = TypeVar("T")
 
 
 def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Lets a function run with gradients on or off; then they, and hooks for saved tensors, are as they were.
+    """Decorate a function to run with gradients on or off, and restore the mode and saved-tensor hooks afterwards.
 
-    However it ends: torch's own context managers let an interrupt slip between the block and its end.
+    They are restored whenever an interrupt comes: torch's own context managers may miss one between the block and its
+    end.
     """
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:
@@ -54,7 +55,7 @@ def _drop_saving_hooks(until: Any) -> None:
 
 @contextmanager
 def saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
-    """Sizes of what autograd keeps inside the block, by storage, the model's own weights left out."""
+    """Collect the sizes of the tensors that autograd keeps in the block, by storage, without the model's weights."""
     weights = {_address(parameter) for root in roots for parameter in root.parameters()}
     sizes: dict[int, int] = {}
 
@@ -62,7 +63,7 @@ def saved_bytes(roots: Sequence[nn.Module]) -> Iterator[dict[int, int]]:
         address = _address(tensor)
         if address not in weights:
             sizes[address] = tensor.untyped_storage().nbytes()
-        # The tensor itself, kept by the operation that made it (softmax, tanh), would be a cycle never to be freed.
+        # Detached: an operation that keeps its own result (softmax, tanh) would form a cycle that is never freed.
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -76,7 +77,7 @@ def _address(tensor: Tensor) -> int:
         return 0
 
 
-# Operations whose derivative jumps where a value passes another, by the beginnings of their names in a graph.
+# Operations whose derivative jumps where one value exceeds another, by the beginning of their names in a graph.
 _KINKED = (
     "Abs", "Amax", "Amin", "Aminmax", "Clamp", "Hard", "Kthvalue", "LeakyRelu", "Max", "Median", "Min", "Prelu", "Relu",
     "Rrelu", "Softshrink", "Sort", "Threshold", "Topk",
@@ -84,11 +85,11 @@ _KINKED = (
 
 
 def has_kinks(output: Tensor) -> bool:
-    """Whether an output's derivative may jump: its graph holds a rectifier, a clamp, a maximum, or their like.
+    """Whether an output's derivative may jump: its graph holds a rectifier, a clamp, a maximum or a similar operation.
 
     Raises:
-        UnsupportedModelError: It holds an operation that torch cannot differentiate, and would pass over with a
-            warning.
+        UnsupportedModelError: The graph holds an operation that torch cannot differentiate, for which it would only
+            give a warning.
     """
     seen, open_nodes, kinked = set(), [output.grad_fn], False
     while open_nodes:

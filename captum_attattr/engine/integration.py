@@ -1,4 +1,4 @@
-"""Integrals along a walk by one rule for all examples, and how far any integral went."""
+"""Integrals along a walk by one rule for all examples, and the convergence of any integral."""
 
 from __future__ import annotations
 
@@ -9,74 +9,74 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captum_attattr.engine.reductions import Keep, Shares, norm
+from captum_attattr.engine.reductions import Keep, LayerAttributions, norm
 from captum_attattr.engine.walks import Walk
 from captum_attattr.engine.warned import warn
 
 _TINY = 1e-30
 _ROUNDING = 8.0
 _WIDE = 0.05
-"""A gap wider than this part of the norm is spoken of where no tolerance was asked for."""
+"""Without a tolerance, a gap of more than this fraction of the norm gives a warning."""
 
 
 @dataclass(frozen=True)
 class Rise:
-    """How far F, (B,), rises from A0 to A."""
+    """The rise of F, (B,), from A0 to A."""
 
     change: Tensor
     """F(A) - F(A0), in float32 at least."""
     noise: Tensor
-    """What it may be off by because of the digits that F is computed in."""
+    """Error of the change that may come from the precision in which F is computed."""
 
     @classmethod
-    def of(cls, walk: Walk, clean: Tensor, start: Tensor) -> Rise:
-        """From F(A) and F(A0)."""
+    def from_outputs(cls, walk: Walk, clean: Tensor, start: Tensor) -> Rise:
+        """Make it from F(A), ``clean``, and F(A0), ``start``."""
         dtypes = [dtype for dtype in (walk.paths[0].state.context.dtype, clean.dtype) if dtype.is_floating_point]
         digits = max(torch.finfo(dtype).eps for dtype in dtypes)
         wide = torch.promote_types(clean.dtype, torch.float32)
         clean, start = clean.detach().to(wide), start.detach().to(wide)
         return cls(clean - start, _ROUNDING * digits * torch.maximum(clean.abs(), start.abs()))
 
-    def of_some(self, examples: Tensor) -> Rise:
-        """Of some of the examples."""
+    def select(self, examples: Tensor) -> Rise:
+        """Return the rise of some of the examples."""
         return Rise(self.change[examples], self.noise[examples])
 
 
 @dataclass
 class Integral:
-    """What one walk came to. Layers L (1, or all of a joint path), examples B."""
+    """The integral along one walk, of L layers (1, or all of a joint path) and B examples."""
 
     kept: list[list[list[Tensor]]]
     """By layer and reduction: its tensors."""
     sum: Tensor
-    """(B,): of all shares."""
+    """(B,): sum of all attributions."""
     norm: Tensor
-    """(B,): of all shares."""
+    """(B,): norm of all attributions."""
     evaluations: Tensor
-    """(B,): forward and backward passes."""
+    """(B,): number of forward and backward passes."""
     gap: Tensor
     """(B,): sum - (F(A) - F(A0))."""
     error: Tensor
-    """(B,): the error of the shares, in their norm, as far as it is known: the size of the gap at least."""
+    """(B,): estimated error of the attributions, in their norm; at least the size of the gap."""
     noise: Tensor
-    """(B,): what rounding alone may leave of it."""
+    """(B,): error that rounding alone may cause."""
     converged: Tensor | None = None
-    """(B,): whether the tolerance was kept."""
+    """(B,): whether the tolerance was reached."""
 
     @classmethod
-    def of(cls, shares: Sequence[Shares], evaluations: Tensor, rise: Rise) -> Integral:
-        """From the shares of each layer."""
-        total: Any = sum(layer.sum for layer in shares)
+    def from_attributions(cls, attributions: Sequence[LayerAttributions], evaluations: Tensor, rise: Rise) -> Integral:
+        """Make it from the attributions of each layer."""
+        total: Any = sum(layer.sum for layer in attributions)
         gap = total - rise.change.to(total)
-        kept = [layer.kept for layer in shares]
-        return cls(kept, total, norm(shares), evaluations, gap, gap.abs(), rise.noise.to(total))
+        kept = [layer.kept for layer in attributions]
+        return cls(kept, total, norm(attributions), evaluations, gap, gap.abs(), rise.noise.to(total))
 
     def allowed(self, tolerance: float) -> Tensor:
-        """(B,): error that a relative tolerance leaves room for."""
+        """Return the error, (B,), that a relative tolerance allows."""
         return tolerance * self.norm + self.noise
 
     def replace(self, examples: Tensor, found: Integral) -> None:
-        """Put in place what was found for some of the examples."""
+        """Replace the results of some of the examples."""
         for layer, new_layer in zip(self.kept, found.kept, strict=True):
             for tensors, new_tensors in zip(layer, new_layer, strict=True):
                 for tensor, new in zip(tensors, new_tensors, strict=True):
@@ -86,34 +86,35 @@ class Integral:
 
 
 def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Tensor) -> Integral:
-    """The same rule for every example; ``clean`` is F(A), (B,)."""
+    """Integrate by the same rule for every example; ``clean`` is F(A), (B,)."""
     every = torch.arange(walk.count)
     examples, totals = every.repeat(len(nodes)), walk.totals(walk.count)
     alphas, weights = (values.repeat_interleave(walk.count) for values in (nodes, weights))
     for rows, points in walk.evaluate(alphas, examples):
         walk.add(totals, points, weights[rows], examples[rows])
     spent = torch.full((walk.count,), len(nodes))
-    return Integral.of(walk.shares(totals, every, keep), spent, Rise.of(walk, clean, walk.start(every)))
+    rise = Rise.from_outputs(walk, clean, walk.start(every))
+    return Integral.from_attributions(walk.attributions(totals, every, keep), spent, rise)
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """How far an attribution went. L layers (1 on the joint path), B examples."""
+    """The convergence of an attribution, for L layers (1 on the joint path) and B examples."""
 
     evaluations: Tensor
-    """(L, B): forward and backward passes from the layer on, besides one of the whole model for all layers."""
+    """(L, B): forward and backward passes from the layer on, without the one of the whole model for all layers."""
     gap: Tensor
-    """(L, B): |sum(Attr) - (F(A) - F(A0))| over the norm of Attr."""
+    """(L, B): |sum(Attr) - (F(A) - F(A0))| divided by the norm of Attr."""
     error: Tensor
-    """(L, B): estimated error of Attr over its norm; where a few evaluations sufficed, or by a fixed rule, the gap."""
+    """(L, B): estimated error of Attr divided by its norm; on smooth paths, and with a fixed rule, the gap."""
     converged: Tensor | None
-    """(L, B): whether the tolerance was kept; None without one."""
+    """(L, B): whether the tolerance was reached; None without one."""
     complete: Tensor
-    """(L, B): whether the gap is below 5% of the norm, rounding aside."""
+    """(L, B): whether the gap is below 5% of the norm, apart from rounding."""
 
     @classmethod
-    def of(cls, integrals: Sequence[Integral]) -> Convergence:
-        """From the integrals of all layers."""
+    def from_integrals(cls, integrals: Sequence[Integral]) -> Convergence:
+        """Make it from the integrals of all layers."""
         met = [integral.converged for integral in integrals if integral.converged is not None]
         return cls(
             torch.stack([integral.evaluations for integral in integrals]),
@@ -124,29 +125,29 @@ class Convergence:
         )
 
     def warn(self, names: Sequence[str], tolerance: float | None, n_steps: int) -> None:
-        """Say which paths did not come within the tolerance; without one, which are far from complete.
+        """Warn of the paths that did not reach the tolerance; without one, of those that are far from complete.
 
         Args:
-            names: Of the paths, L.
-            tolerance, n_steps: As they were asked for.
+            names: Names of the paths, L.
+            tolerance, n_steps: As given to :meth:`SelfAttentionAttribution.attribute`.
         """
         short = ~(self.complete if self.converged is None else self.converged)
         if not short.any():
             return
         places = short.any(1).nonzero().flatten().tolist()
         worst = [f"{names[place]} {float(self.error[place][short[place]].max()):.1e}" for place in places]
-        told = ", ".join(worst[:6]) + (f" and {len(worst) - 6} more" if len(worst) > 6 else "")
+        errors = ", ".join(worst[:6]) + (f" and {len(worst) - 6} more" if len(worst) > 6 else "")
         paths = f"{int(short.sum())} of {short.numel()} paths (an example in a layer each)"
         if tolerance is None:
             message = (
                 f"{n_steps} steps of this rule were not enough for {paths}: the gap of completeness is wider than 5% "
-                f"of the norm of the shares ({told}). Give tolerance=0.01, which takes as many evaluations as a path "
-                "asks for, or more steps."
+                f"of the norm of the attributions ({errors}). Give tolerance=0.01, which takes as many evaluations as "
+                "each path needs, or more steps."
             )
         else:
             message = (
-                f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {paths}: the estimated error in parts "
-                f"of the norm is {told}. Give more steps; where fewer than these were taken, their points did not fit "
+                f"n_steps={n_steps} did not suffice for tolerance={tolerance} on {paths}: the estimated error divided "
+                f"by the norm is {errors}. Give more steps; if fewer than n_steps were taken, the points did not fit "
                 "memory: give fewer tokens, or fewer examples at a time."
             )
         warn(message)

@@ -1,7 +1,7 @@
-"""What one attention layer did in the clean pass, with its matrix computed again when it is asked for.
+"""One attention layer's call in the clean pass, from which its attention probabilities are computed when needed.
 
-No (query, key) matrix is kept: probabilities are made from query and key for as many queries at a time as are
-wanted, by the family's own eager function, so that memory grows with the length and not with its square.
+No (query, key) matrix is kept: the model's own eager attention function computes the probabilities for a range of
+queries at a time, so that memory grows with the number of tokens and not with its square.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class LayerState:
     """One attention call of the clean pass. B examples, H heads, Q queries, K keys, D dimensions."""
 
     index: int
-    """Its place among all attention calls of the pass."""
+    """Its index among all attention calls of the pass."""
     call: AttentionCall
     context: Tensor
-    """(B, Q, H, D), as the model used it."""
+    """(B, Q, H, D), as the model computed it."""
     values: Tensor
-    """(B, H, K, D), grouped heads repeated."""
+    """(B, H, K, D), repeated for grouped heads."""
     attends: Tensor
-    """(B, Q, 1 or H, 1): queries that may look at any key."""
+    """(B, Q, 1 or H, 1): whether a query may look at any key."""
 
     @property
     def name(self) -> str:
-        """Class of the layer, for messages."""
+        """The layer's class, for messages."""
         return type(self.call.module).__name__
 
     @property
@@ -43,34 +43,38 @@ class LayerState:
         return self.call.shape
 
     def blocks(self) -> Iterator[slice]:
-        """Ranges of queries whose matrices together are of moderate size."""
+        """Yield ranges of queries such that the matrix of each has a moderate size."""
         batch, heads, queries, keys = self.shape
         width = max(1, _BLOCK_BYTES // (4 * batch * max(heads, 1) * keys))
         for start in range(0, queries, width):
             yield slice(start, min(start + width, queries))
 
-    def of(self, examples: Tensor) -> LayerState:
-        """The same for some of the examples."""
+    def select(self, examples: Tensor) -> LayerState:
+        """Return the state of some of the examples."""
         return LayerState(
-            self.index, self.call.of(examples), self.context[examples], self.values[examples], self.attends[examples]
+            self.index,
+            self.call.select(examples),
+            self.context[examples],
+            self.values[examples],
+            self.attends[examples],
         )
 
     def probabilities(self, queries: slice = ALL) -> Tensor:
-        """Attention probabilities of these queries, (B, H, queries, K)."""
+        """Compute the attention probabilities of these queries, (B, H, queries, K)."""
         with torch.no_grad():
             return self.call.narrowed(queries).probabilities()
 
     def pairs(self, queries: slice = ALL) -> Tensor:
-        """(B, 1 or H, queries, K): which pairs count; see :meth:`AttentionCall.pairs`."""
+        """Return which pairs count, (B, 1 or H, queries, K); see :meth:`AttentionCall.pairs`."""
         return self.call.narrowed(queries).pairs()
 
 
 def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
-    """The state after a call, made sure that its probabilities explain the context that the layer computed.
+    """Make the state of a call and check that its probabilities times its values are the layer's context.
 
     Raises:
-        ValueError: A sequence is all padding, or the layer computes no finite numbers.
-        UnsupportedModelError: Probabilities times values are not what the layer computed.
+        ValueError: A sequence is all padding, or the layer computes NaN or infinite values.
+        UnsupportedModelError: The probabilities do not reproduce the context.
     """
     state = LayerState(index, call, context, call.values(), torch.empty(0))
     attends = torch.cat([state.pairs(block).any(-1) for block in state.blocks()], -1)
@@ -86,7 +90,7 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
         raise ValueError(
             f"Example {int(empty.nonzero()[0])} of the batch is all padding: no token of it may attend to any other."
         )
-    # Only queries that may look at any key: what the model computes for others is of no concern.
+    # The context of queries that may look at no key does not matter.
     own, used = torch.where(state.attends, own, 0), torch.where(state.attends, context, 0)
     if not bool(torch.isfinite(used).all()):
         raise ValueError(f"{state.name} computes NaN or infinite values: there is nothing to attribute.")
@@ -99,11 +103,11 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
 
 
 def agree(one: Tensor, other: Tensor, digits: float, computed_in: torch.dtype = torch.float32) -> bool:
-    """Agreement to this part of the digits of the data type: rounding passes, another computation does not.
+    """Whether two tensors agree up to rounding: to the fraction ``digits`` of the digits of their data type.
 
-    Of float32 at most: many families take the softmax or the norms in it, whatever the model's own type.
+    The digits of float32 are the most that is asked for, since many models compute the softmax or the norms in it.
     """
-    if not other.is_floating_point() or other.numel() == 0:  # nothing in a layer without heads
+    if not other.is_floating_point() or other.numel() == 0:  # a layer without heads has an empty context
         return torch.equal(one, other)
     error = max(torch.finfo(dtype).eps for dtype in (other.dtype, computed_in, torch.float32)) ** digits
     return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))

@@ -1,4 +1,4 @@
-"""Telling that memory ran out: torch has an error of its own for that on some devices only."""
+"""Recognition of out-of-memory errors: torch has a class of its own for them on some devices only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MESSAGES = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice."""
+    """Whether an error means that memory ran out."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _MESSAGES)

@@ -1,4 +1,4 @@
-"""Which module calls have ended at some point of a pass, and how to let them hand back what they gave then."""
+"""Recording which module calls have ended at some point of a pass, and replaying their outputs in a later pass."""
 
 from __future__ import annotations
 
@@ -24,51 +24,56 @@ T = TypeVar("T")
 
 @dataclass
 class EndedCall:
-    """A module call that ended, with its output."""
+    """A module call that has ended, with its output."""
 
     module: nn.Module
     occurrence: int
+    """How many times the module had been called before."""
     place: int
-    """Among all module calls, in the order in which they began."""
+    """Index among all module calls, in the order in which they began."""
     output: Any
     inside: list[nn.Module]
-    """The modules that it called, and those that they called, once for each call."""
+    """The modules that ran inside this call, once for each of their calls."""
 
 
 @dataclass
 class _Open:
-    """A module call under way, and the calls right inside it that have ended."""
+    """A module call that has not ended yet, and the calls directly inside it that have."""
 
     module: nn.Module | None
     occurrence: int = 0
     begun: int = 0
-    """How many calls had begun with it."""
+    """Number of calls that had begun, this one included."""
     ended: list[EndedCall] = field(default_factory=list)
 
 
 class ModuleCalls:
-    """Follows which modules are being called, in this thread only, while the clean pass runs.
+    """Follows which modules are called while the clean pass runs, in this thread only.
 
     Args:
         begins: Called with each outermost module before it runs for the first time.
+
+    Attributes:
+        begun: The modules of all calls, in the order in which they began.
+        sizes: By module call: the length of each tensor of its output; -1 for anything without a length.
+        roots: The outermost modules.
     """
 
     def __init__(self, begins: Callable[[nn.Module], object] = lambda root: None) -> None:
         self._begins = begins
         self._thread = threading.get_ident()
-        self._chain = [_Open(None)]
+        self._stack = [_Open(None)]
         self._occurrences: Counter[nn.Module] = Counter()
         self.begun: list[nn.Module] = []
         self.sizes: list[list[int]] = []
-        """By module call: the length of each tensor of its output; -1 for what has none."""
         self.roots: list[nn.Module] = []
         self._hooks: list[RemovableHandle] = []
 
     def following(self, function: Callable[[], T]) -> T:
-        """Call a function and follow the module calls until it ends."""
+        """Call a function and follow its module calls."""
 
-        # These hooks are torch's public ones for all modules: the forward function may be any lambda, so
-        # its modules are not known beforehand. They go again when it ends.
+        # Hooks for all modules, removed when the function ends: the forward function may be any lambda, so its modules
+        # are not known beforehand.
         def followed(undo: list[Undo]) -> T:
             undo.append(self._follow_no_more)
             self._hooks.append(register_module_forward_pre_hook(self._enter))
@@ -82,56 +87,61 @@ class ModuleCalls:
             hook.remove()
 
     def ended(self) -> list[EndedCall]:
-        """The widest module calls that have ended so far."""
-        return [ended for call in self._chain for ended in call.ended]
+        """Return the calls that have ended so far, without those inside another call that has ended."""
+        return [ended for call in self._stack for ended in call.ended]
 
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
         _refuse_what_cannot_be_followed(module)
-        if len(self._chain) == 1 and module not in self.roots:
+        if len(self._stack) == 1 and module not in self.roots:
             self.roots.append(module)
             self._begins(module)
         self.begun.append(module)
         self.sizes.append([])
-        self._chain.append(_Open(module, self._occurrences[module], len(self.begun)))
+        self._stack.append(_Open(module, self._occurrences[module], len(self.begun)))
         self._occurrences[module] += 1
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() != self._thread or self._chain[-1].module is not module:
+        if threading.get_ident() != self._thread or self._stack[-1].module is not module:
             return
-        call = self._chain.pop()
+        call = self._stack.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
         leaves, form = tree_flatten(output)
         self.sizes[place] = [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
-        # In containers of its own: models put other things into those that they were given.
-        self._chain[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
+        # In new containers: models may change the contents of the ones that they returned.
+        self._stack[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
 
 
 _Forwards = Mapping[nn.Module, Callable[..., Any]]
 _forwards: ContextVar[_Forwards] = ContextVar("captum_attattr_forwards", default=MappingProxyType({}))
-"""What modules run in place of their forward, in this thread."""
+"""The functions that modules run in place of their forward, in this thread."""
 
 
-def handing_back(ended: Sequence[EndedCall], pick: Callable[[EndedCall], Any], function: Callable[[], T]) -> T:
-    """Call a function; in it these module calls return what ``pick`` makes of them, without running.
+def with_recorded_outputs(ended: Sequence[EndedCall], pick: Callable[[EndedCall], Any], function: Callable[[], T]) -> T:
+    """Call a function in which these module calls do not run but return their recorded outputs.
 
-    In this thread only: whoever else runs the modules meanwhile runs them as they are.
+    Other threads run the modules as they are.
+
+    Args:
+        ended: The recorded calls.
+        pick: Gives the output to return for a call.
+        function: The function.
     """
     recorded: dict[nn.Module, dict[int, EndedCall]] = {}
     for call in ended:
         recorded.setdefault(call.module, {})[call.occurrence] = call
     occurrences: Counter[nn.Module] = Counter()
 
-    def handed_back(undo: list[Undo]) -> T:
+    def replaced(undo: list[Undo]) -> T:
         forwards = dict(_forwards.get())
         for module, calls in recorded.items():
-            undo.append(partial(one_at_a_time, partial(_set_back, module, forwards)))
-            own = forwards.get(module) or one_at_a_time(partial(_StandIn.of, module, forwards)).own
-            forwards[module] = partial(_hand_back, own, module, calls, occurrences, pick)
+            undo.append(partial(one_at_a_time, partial(_uninstall, module, forwards)))
+            own = forwards.get(module) or one_at_a_time(partial(_StandIn.install, module, forwards)).own
+            forwards[module] = partial(_recorded_output, own, module, calls, occurrences, pick)
         return copy_context().run(_with_forwards, forwards, function)
 
-    return undoing(handed_back)
+    return undoing(replaced)
 
 
 def _with_forwards(forwards: _Forwards, function: Callable[[], T]) -> T:
@@ -139,7 +149,7 @@ def _with_forwards(forwards: _Forwards, function: Callable[[], T]) -> T:
     return function()
 
 
-def _hand_back(
+def _recorded_output(
     own: Callable[..., Any],
     module: nn.Module,
     calls: Mapping[int, EndedCall],
@@ -152,13 +162,13 @@ def _hand_back(
     occurrences[module] += 1
     if call is None:
         return own(*args, **kwargs)
-    # Where weights are shared, what did not run now still counts: the next call is the one that it was.
+    # Calls inside this one do not run but still count, so that later calls of the same modules keep their numbers.
     occurrences.update(call.inside)
     return pick(call)
 
 
 class _StandIn:
-    """A module's ``forward`` while somebody has it hand back outputs. For everybody else it is the module's own."""
+    """A module's ``forward`` while a replay uses the module; in all other threads it calls the module's own forward."""
 
     def __init__(self, module: nn.Module) -> None:
         update_wrapper(self, module.forward)
@@ -170,8 +180,8 @@ class _StandIn:
         return _forwards.get().get(self._module, self.own)(*args, **kwargs)
 
     @classmethod
-    def of(cls, module: nn.Module, user: object) -> _StandIn:
-        """The module's stand-in, put in place for a first user."""
+    def install(cls, module: nn.Module, user: object) -> _StandIn:
+        """Return the module's stand-in, set in place for its first user, and add this user to it."""
         stand_in = vars(module).get("forward")
         if not isinstance(stand_in, cls):
             stand_in = cls(module)
@@ -180,8 +190,8 @@ class _StandIn:
         return stand_in
 
 
-def _set_back(module: nn.Module, user: object) -> None:
-    """Take the module's stand-in away with its last user."""
+def _uninstall(module: nn.Module, user: object) -> None:
+    """Remove this user from the module's stand-in, and with the last user the stand-in itself."""
     stand_in = vars(module).get("forward")
     if not isinstance(stand_in, _StandIn):
         return
@@ -197,8 +207,8 @@ def _set_back(module: nn.Module, user: object) -> None:
 def _refuse_what_cannot_be_followed(module: nn.Module) -> None:
     if "_orig_mod" in module._modules:
         raise UnsupportedModelError(
-            "The forward function runs a compiled model, of which only what goes in and comes out is seen: let it run "
-            "the one that torch.compile was given (compiled._orig_mod)."
+            "The forward function runs a compiled model, whose modules cannot be watched: let it run the model that "
+            "torch.compile was given (compiled._orig_mod)."
         )
     if not module.training:
         return
@@ -206,15 +216,15 @@ def _refuse_what_cannot_be_followed(module: nn.Module) -> None:
         refuse_dropout(module.p)
     if getattr(module, "gradient_checkpointing", False):
         raise ValueError(
-            "The model is in training mode with gradient checkpointing: for its gradient it would run again, unwatched."
-            " Call model.eval() or model.gradient_checkpointing_disable() first."
+            "The model is in training mode with gradient checkpointing: its backward pass would run modules again, "
+            "which cannot be watched. Call model.eval() or model.gradient_checkpointing_disable() first."
         )
 
 
 def refuse_dropout(probability: float) -> None:
-    """Raise where something is about to be dropped at random."""
+    """Raise an error if dropout is active."""
     if probability > 0:
         raise ValueError(
-            "The model is in training mode and drops out at random: its output is not a function of its input. "
+            "The model is in training mode and drops out at random, so its output is not a function of its input. "
             "Call model.eval() first."
         )

@@ -1,12 +1,11 @@
-"""A rule of integration that grows: few nodes first, more where those did not suffice, none evaluated in vain.
+"""Nested integration rules: the second rule uses all nodes of the first and adds more where those did not suffice.
 
     integral_0^1 f(alpha) dalpha  =  integral_0^1 f(alpha(t)) alpha'(t) dt,      alpha(t) = t / (1 + c (1 - t))
 
-The substitution (c = 1/2) puts more nodes near no attention, where outputs bend most. In t the rules are of Gauss's
-kind with the endpoint t = 1 among the nodes (Radau), since the gradient at the attention that the model used
-comes from one ordinary backward pass for all layers; the second rung adds the nodes that raise the degree
-the most and keeps the first ones (Kronrod). Paths that ask for more go on in panels
-(:mod:`captum_attattr.engine.panels`).
+The substitution (c = 1/2) places more nodes near alpha = 0, where outputs are most curved. In t the first rule is
+Radau's: Gaussian with the endpoint t = 1 as a node, since one ordinary backward pass gives the gradient there, at the
+model's own attention, for all layers. The second rule keeps these nodes and adds those that raise the degree the most,
+as Kronrod's extension does. Paths that need more evaluations go on in panels (:mod:`captum_attattr.engine.panels`).
 """
 
 from __future__ import annotations
@@ -24,70 +23,73 @@ _FIRST, _SECOND = 3, 7
 
 
 @dataclass(frozen=True)
-class Rung:
-    """A rule on the first nodes of its :class:`Ladder`."""
+class Rule:
+    """A rule on the first nodes of its :class:`NestedRules`."""
 
     count: int
-    """How many of the nodes it takes."""
+    """Number of nodes."""
     partial: Tensor
-    """(count + 1, count): weights of the integrals from 0 to each of the nodes, and, last, to 1."""
+    """(count + 1, count): weights of the integrals from 0 to each of the nodes and, in the last row, to 1."""
     coarse: Tensor
-    """(count,): weights of a rule on fewer of the nodes, those of the rung below or all but one."""
+    """(count,): weights of a rule on fewer of the nodes: those of the rule before, or all but one."""
 
     @property
     def weights(self) -> Tensor:
-        """(count,): weights of the whole integral."""
+        """The weights of the whole integral, (count,)."""
         return self.partial[-1]
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Nested rules: nodes in the order in which they are evaluated, alpha = 1 first."""
+class NestedRules:
+    """Rules that share their nodes, which are in the order of evaluation, alpha = 1 first."""
 
     nodes: Tensor
-    rungs: list[Rung]
+    rules: list[Rule]
 
 
-def ladder(n_steps: int) -> Ladder:
-    """Rules that take at most ``n_steps`` evaluations together, besides the one at alpha = 1.
+def nested_rules(n_steps: int) -> NestedRules:
+    """Return rules that take at most ``n_steps`` evaluations together, not counting the one at alpha = 1.
 
     Example:
-        >>> from captum_attattr.engine.nested_rules import ladder
-        >>> [rung.count - 1 for rung in ladder(20).rungs]
+        >>> from captum_attattr.engine.nested_rules import nested_rules
+        >>> [rule.count - 1 for rule in nested_rules(20).rules]
         [3, 7]
     """
-    return _ladder(n_steps, 0) if n_steps < _SECOND else _ladder(_FIRST, _SECOND - _FIRST)
+    return _nested_rules(n_steps, 0) if n_steps < _SECOND else _nested_rules(_FIRST, _SECOND - _FIRST)
 
 
 @lru_cache
-def _ladder(first: int, more: int) -> Ladder:
+def _nested_rules(first: int, more: int) -> NestedRules:
     nodes = _radau(first + 1)
     counts = [len(nodes)]
     if more:
         nodes = np.concatenate([nodes, _extension(nodes, more)])
         counts.append(len(nodes))
-    # The node next to alpha = 1 is the one that the others replace best.
+    # Without the node next to alpha = 1 the rule loses least.
     below = [np.delete(np.arange(counts[0]), 1), *map(np.arange, counts[:-1])]
-    return Ladder(
+    return NestedRules(
         torch.from_numpy(nodes / (1 + _BEND * (1 - nodes))),
-        [_rung(nodes[:count], coarse) for count, coarse in zip(counts, below, strict=True)],
+        [_rule(nodes[:count], coarse) for count, coarse in zip(counts, below, strict=True)],
     )
 
 
-def _rung(nodes: np.ndarray, coarse: np.ndarray) -> Rung:
+def _rule(nodes: np.ndarray, coarse: np.ndarray) -> Rule:
     weights = np.zeros(len(nodes))
     weights[coarse] = _partial_integrals(nodes[coarse])[-1]
-    return Rung(len(nodes), torch.from_numpy(_partial_integrals(nodes)), torch.from_numpy(weights))
+    return Rule(len(nodes), torch.from_numpy(_partial_integrals(nodes)), torch.from_numpy(weights))
 
 
 def _radau(count: int) -> np.ndarray:
-    """Zeros of P_{n-1} - P_n, of which 1 is one and comes first, on [0, 1]."""
+    """Radau's nodes on [0, 1]: the zeros of P_{n-1} - P_n, the zero 1 first."""
     zeros = np.sort(np.real(legendre.legroots([0] * (count - 1) + [1, -1])))[::-1]
     return np.concatenate([[1.0], (1 + zeros[1:]) / 2])
 
 
 def _extension(nodes: np.ndarray, more: int) -> np.ndarray:
-    """Zeros of the polynomial E of degree ``more`` with integral of E(t) t^k prod_i (t - t_i) = 0 for all k < more."""
+    """Kronrod's added nodes: zeros of the polynomial E of degree ``more`` that is orthogonal to prod_i (t - t_i) t^k.
+
+    That is, the integral of E(t) t^k prod_i (t - t_i) is 0 for all k < more.
+    """
     at, weights = legendre.leggauss(len(nodes) + 2 * more)
     product = weights * np.prod(at[:, None] - (2 * nodes - 1), 1)
     powers = legendre.legvander(at, more)
@@ -97,7 +99,7 @@ def _extension(nodes: np.ndarray, more: int) -> np.ndarray:
 
 
 def _partial_integrals(nodes: np.ndarray) -> np.ndarray:
-    """Integrals, from 0 to each node and to 1, of the polynomial through values at the nodes, times alpha'(t)."""
+    """Weights of the integrals, from 0 to each node and to 1, of the polynomial through the nodes, times alpha'(t)."""
     count, ends = len(nodes), np.concatenate([nodes, [1.0]])
     values = legendre.legvander(2 * nodes - 1, count - 1)
     integrals = np.stack(

@@ -1,13 +1,13 @@
-"""Panels: a path cut where its gradient is rough, each part halved until its own error is small enough.
+"""Panels: parts of a path, halved where its gradient is rough until their errors are small enough.
 
-A panel holds five points of the path, its ends among them. Its integral is that of the polynomial through them,
-and its error is taken as the difference from the polynomial through every other one:
+A panel has five points of the path, its ends among them. Its integral is that of the polynomial through them, and its
+error is estimated by the difference from the polynomial through every other point:
 
     E = || sum_k (w_k - w'_k) f(alpha_k) ||,      f = (A - A0) * dF/dA,      w' = 0 for k = 1, 3
 
-in the norm of the shares, of all pairs and layers of the path. A halved panel keeps its points and adds two to each
-half, so that no evaluation is made in vain. Errors of different panels are taken as independent: their squares add up.
-Rules of Gauss's kind reach a higher degree, but their points do not serve the halves; smooth paths never come here.
+in the norm over the attributions of all pairs and layers of the path. When a panel is halved, its points are used again
+and each half gets two more. Errors of different panels are taken as independent: their squares add up. Gaussian rules
+reach a higher degree, but their points could not be used again in the halves. Smooth paths need no panels.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from captum_attattr.engine.reductions import Keep, norm
 from captum_attattr.engine.walks import Points, Walk
 
 SIZE = 5
-"""Points of a panel."""
+"""Number of points of a panel."""
 ADDED = SIZE - 1
-"""Points that halving it adds."""
+"""Number of points that halving a panel adds."""
 
 _TOTALS_BYTES = 2**28
 
 
 @dataclass
 class Samples:
-    """Where a walk was evaluated, and what was found: an example at an alpha in each of R rows."""
+    """The points at which a walk was evaluated: R rows, each of an example at an alpha."""
 
     examples: Tensor
     alphas: Tensor
     points: Points
 
     @classmethod
-    def none(cls, walk: Walk) -> Samples:
-        """No rows yet."""
+    def empty(cls, walk: Walk) -> Samples:
+        """Return samples without rows."""
         return cls(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64), walk.no_points())
 
-    def and_also(self, walk: Walk, alphas: Tensor, examples: Tensor) -> Samples:
-        """The same, with rows behind them where the walk is evaluated."""
+    def extended(self, walk: Walk, alphas: Tensor, examples: Tensor) -> Samples:
+        """Evaluate the walk at these alphas and return the samples with these rows appended."""
         found = [self.points, *(points for _, points in walk.evaluate(alphas, examples))]
-        return Samples(torch.cat([self.examples, examples]), torch.cat([self.alphas, alphas]), Points.joined(found))
+        return Samples(torch.cat([self.examples, examples]), torch.cat([self.alphas, alphas]), Points.from_parts(found))
 
 
 @dataclass
@@ -53,15 +53,15 @@ class Panels:
     """P panels, of any of the examples."""
 
     rows: Tensor
-    """(P, SIZE): which samples are its points, in the order of their alphas."""
+    """(P, SIZE): the samples that are its points, in the order of their alphas."""
     errors: Tensor
-    """(P,): E."""
+    """(P,): the estimated error E."""
     gaps: Tensor
-    """(P,): the change of F from one end to the other, less the integral of dF/dalpha."""
+    """(P,): the change of F from one end to the other, minus the integral of dF/dalpha."""
 
     @classmethod
-    def measured(cls, walk: Walk, samples: Samples, rows: Tensor) -> Panels:
-        """The panels with these points."""
+    def from_samples(cls, walk: Walk, samples: Samples, rows: Tensor) -> Panels:
+        """Make the panels with these points and compute their errors and gaps."""
         alphas = samples.alphas[rows]
         weights = interpolatory(alphas)
         outputs, slopes = (values.double().cpu()[rows] for values in samples.points[:2])
@@ -71,39 +71,39 @@ class Panels:
         return cls(rows, norms(walk, samples, rows, weights - coarse), gaps)
 
     def examples(self, samples: Samples) -> Tensor:
-        """(P,): whose path each panel is a part of."""
+        """Return the example of each panel, (P,)."""
         return samples.examples[self.rows[:, 0]]
 
-    def of(self, chosen: Tensor) -> Panels:
-        """Some of them."""
+    def select(self, chosen: Tensor) -> Panels:
+        """Return some of the panels."""
         return Panels(self.rows[chosen], self.errors[chosen], self.gaps[chosen])
 
-    def and_also(self, others: Panels) -> Panels:
-        """Both."""
+    def extended(self, others: Panels) -> Panels:
+        """Return these panels and the others."""
         pairs = ((self.rows, others.rows), (self.errors, others.errors), (self.gaps, others.gaps))
         return Panels(*(torch.cat(pair) for pair in pairs))
 
     def halved(self, walk: Walk, samples: Samples) -> tuple[Panels, Samples]:
-        """Their halves, and the samples with new points between those of each."""
+        """Return the halves of the panels, and the samples extended by their new points."""
         alphas, owners = samples.alphas[self.rows], self.examples(samples)
         middles = (alphas[:, 1:] + alphas[:, :-1]) / 2
         fine = torch.empty(len(self.rows), 2 * SIZE - 1, dtype=torch.long)
         fine[:, ::2], fine[:, 1::2] = self.rows, len(samples.alphas) + torch.arange(middles.numel()).view_as(middles)
-        samples = samples.and_also(walk, middles.flatten(), owners.repeat_interleave(ADDED))
-        return Panels.measured(walk, samples, torch.cat([fine[:, :SIZE], fine[:, ADDED:]])), samples
+        samples = samples.extended(walk, middles.flatten(), owners.repeat_interleave(ADDED))
+        return Panels.from_samples(walk, samples, torch.cat([fine[:, :SIZE], fine[:, ADDED:]])), samples
 
     def compact(self, samples: Samples) -> tuple[Panels, Samples]:
-        """The same panels, and no samples but theirs."""
+        """Return the same panels with only the samples that they use."""
         rows, places = self.rows.unique(return_inverse=True)
-        found = Samples(samples.examples[rows], samples.alphas[rows], samples.points.of(rows))
+        found = Samples(samples.examples[rows], samples.alphas[rows], samples.points.select(rows))
         return Panels(places, self.errors, self.gaps), found
 
     def too_rough(self, allowed: float, left: float) -> Tensor:
-        """Those, the roughest first, that are to be halved for the error of all to become small enough.
+        """Return the panels to halve, the roughest first, so that the error of all becomes small enough.
 
         Args:
-            allowed: Error, and gap, of all panels that are small enough.
-            left: What those that are not named may have of it.
+            allowed: Largest error, and gap, of all panels together.
+            left: Largest error, or gap, of the panels that are not halved.
         """
         gaps = self.gaps.abs()
         if float(self.errors.norm()) > allowed:
@@ -118,13 +118,13 @@ class Panels:
         return order[: max(1, int((rest > left).sum()))]
 
     def weights(self, samples: Samples) -> Tensor:
-        """(R,): of each sample in the integral over all panels of its example."""
+        """Return the weight of each sample, (R,), in the integral over all panels of its example."""
         weights = torch.zeros(len(samples.alphas), dtype=torch.float64)
         return weights.index_add_(0, self.rows.flatten(), interpolatory(samples.alphas[self.rows]).flatten())
 
 
 def interpolatory(alphas: Tensor) -> Tensor:
-    """Weights (P, n) of the integrals of the polynomials through n points, (P, n), from the first to the last one.
+    """Weights (P, n) that integrate the polynomials through n points, (P, n), from the first point to the last.
 
     Example:
         >>> import torch
@@ -141,13 +141,20 @@ def interpolatory(alphas: Tensor) -> Tensor:
 
 
 def norms(walk: Walk, samples: Samples, rows: Tensor, weights: Tensor) -> Tensor:
-    """(P,): of the shares that the weighted points, (P, n) each, of one example come to."""
+    """Norms (P,) of the attributions that are the weighted sums of the gradients at the points of P rows.
+
+    Args:
+        walk: The path.
+        samples: The points.
+        rows: (P, n), which samples to sum, in each row of one example.
+        weights: (P, n).
+    """
     per_cell = sum(total.nbytes for total in walk.totals(1))
     found = []
     for cells in torch.arange(len(rows)).split(max(1, _TOTALS_BYTES // max(per_cell, 1))):
         totals, some = walk.totals(len(cells)), rows[cells].flatten()
         places = torch.arange(len(cells)).repeat_interleave(rows.shape[1])
-        walk.add(totals, samples.points.of(some), weights[cells].flatten(), places)
-        shares = walk.shares(totals, samples.examples[rows[cells, 0]], Keep((), True))
-        found.append(norm(shares))
+        walk.add(totals, samples.points.select(some), weights[cells].flatten(), places)
+        attributions = walk.attributions(totals, samples.examples[rows[cells, 0]], Keep((), True))
+        found.append(norm(attributions))
     return torch.cat(found).double().cpu()

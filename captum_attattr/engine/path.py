@@ -1,7 +1,7 @@
-"""A straight line in one layer's attention, from a baseline to the attention that the model used.
+"""The attention path of one layer: the straight line from a baseline to the attention that the model used.
 
-A layer uses its attention A only through the context C = A V, which is linear in A, so the line is walked with
-contexts, tensors of the size of the hidden state. Matrices are made for a range of queries at a time.
+A layer uses its attention A only through the context C = A V, which is linear in A. So the points of the path are
+contexts, tensors of the size of the hidden state, and matrices are made for a range of queries at a time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from captum_attattr.engine.layer_state import ALL, LayerState
 
 
 @dataclass(frozen=True)
-class Path:
-    """A(alpha) = A0 + alpha (A - A0) of one layer, and C(alpha) = A(alpha) V.
+class LayerPath:
+    """The path A(alpha) = A0 + alpha (A - A0) of one layer's attention, and of its context C(alpha) = A(alpha) V.
 
-    Queries that may look at no key stay where the model has them, A0 = A: they do not count.
+    Queries that may look at no key keep the model's attention, A0 = A: they do not count.
     """
 
     state: LayerState
@@ -30,11 +30,11 @@ class Path:
     """(A - A0) V (B, Q, H, D)."""
 
     @classmethod
-    def to(cls, state: LayerState, start: Start | None) -> Path:
-        """The path from ``start`` (None: no attention) to what the layer did."""
+    def from_state(cls, state: LayerState, start: Start | None) -> LayerPath:
+        """Make the path from ``start`` (None: no attention) to the layer's attention in the clean pass."""
         dtype = torch.promote_types(state.context.dtype, torch.float32)
         if start is None:
-            # Exactly the context that the model used, whatever precision its probabilities came in.
+            # The context itself, not A V, since the model's probabilities may be less precise.
             return cls(state, None, state.context.to(dtype).masked_fill(~state.attends, 0))
         path = cls(state, start, torch.zeros_like(state.context, dtype=dtype))
         for block in state.blocks():
@@ -43,50 +43,50 @@ class Path:
                 path.context_change[:, block] = (change @ state.values.to(dtype)).transpose(1, 2)
         return path
 
-    def of(self, examples: Tensor) -> Path:
-        """The same for some of the examples, with repetition."""
+    def select(self, examples: Tensor) -> LayerPath:
+        """Return the path of some of the examples, with repetition."""
         if examples.tolist() == list(range(self.state.shape[0])):
             return self
         start, batch = self.start, self.state.shape[0]
 
         def picked(queries: slice) -> Tensor:
-            matrix = start(queries)  # type: ignore[misc]  # only called where there is one
+            matrix = start(queries)  # type: ignore[misc]  # only called where start is not None
             return matrix[examples] if matrix.dim() == 4 and matrix.shape[0] == batch > 1 else matrix
 
-        return Path(self.state.of(examples), start and picked, self.context_change[examples])
+        return LayerPath(self.state.select(examples), start and picked, self.context_change[examples])
 
     def change(self, queries: slice = ALL) -> Tensor:
-        """A - A0 (B, H, queries, K), zero on pairs that do not count."""
+        """Compute A - A0 (B, H, queries, K), zero on pairs that do not count."""
         attention = self.state.probabilities(queries).to(self.context_change.dtype)
         if self.start is not None:
             attention = attention - self.start(queries).to(attention)
         return attention.masked_fill(~self.state.pairs(queries), 0)
 
     def context(self, alphas: Tensor, examples: Tensor) -> Tensor:
-        """C(alpha) of each example (R,) at its alpha (R,): (R, Q, H, D), in the model's dtype."""
+        """Compute C(alpha) of each example (R,) at its alpha (R,): (R, Q, H, D), in the model's dtype."""
         change, end = self.context_change[examples], self.state.context[examples]
         weights = alphas.to(change).view(-1, 1, 1, 1)
-        # Exact at both ends, and near no attention to as many digits as anywhere else.
+        # lerp is exact at both ends and as precise near alpha = 0 as elsewhere.
         return torch.lerp(end - change, end.to(change), weights).to(end.dtype)
 
 
 class FrozenMatrices:
-    """A0 and A - A0 of one layer, kept: on the joint path they meet other values at every step.
+    """A0 and A - A0 of one layer, kept for the joint path, on which the values change at every step.
 
     Args:
         path: The layer's path.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: LayerPath) -> None:
         self.path = path
         self.change = path.change()
         attention = path.state.probabilities().to(self.change)
         self._start = None if path.start is None and bool(path.state.attends.all()) else attention - self.change
 
     def context(self, call: AttentionCall, alphas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """A(alpha) V with the values of a replay in which the layers below have changed, too, and its slope in alpha.
+        """Compute A(alpha) V, with the values of a replay whose lower layers are scaled as well, and (A - A0) V.
 
-        Both (R, Q, H, D), for examples (R,) at alphas (R,).
+        Both are (R, Q, H, D), for examples (R,) at alphas (R,).
         """
         values = call.values()
         slope = _applied(self.change, values, examples)
@@ -97,18 +97,18 @@ class FrozenMatrices:
 
 
 def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
-    """Each example's matrix (H, Q, K) times the values (R, H, K, D) of its rows: (R, Q, H, D)."""
+    """Multiply each example's matrix (H, Q, K) by the values (R, H, K, D) of its rows: (R, Q, H, D)."""
     count = len(matrices)
     steps = len(examples) // count
     if len(examples) % count == 0 and torch.equal(examples, torch.arange(count).repeat(steps)):
-        # The same steps for every example: all of an example side by side in one product, its matrix not repeated.
+        # All steps of an example side by side in one product, so that its matrix is not repeated.
         columns = values.unflatten(0, (steps, count)).permute(1, 2, 3, 0, 4).flatten(3)
         product = matrices.to(columns.dtype) @ columns
         return product.unflatten(-1, (steps, -1)).permute(3, 0, 2, 1, 4).flatten(0, 1)
     groups = [(examples == example).nonzero().flatten() for example in examples.unique()]
     products = []
     for rows in groups:
-        # All rows of an example side by side in one product: its matrix is not repeated.
+        # As above, where examples have different steps.
         columns = values[rows.to(values.device)].permute(1, 2, 0, 3).flatten(2)
         product = matrices[examples[rows[0]]].to(columns.dtype) @ columns
         products.append(product.unflatten(-1, (len(rows), -1)).permute(2, 1, 0, 3))
@@ -116,5 +116,5 @@ def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
 
 
 def full_precision(like: Tensor) -> torch.autocast:
-    """The user's autocast is for the model, not for sums over the path."""
+    """Switch the user's autocast off: it is meant for the model, not for sums over the path."""
     return torch.autocast(like.device.type, enabled=False)

@@ -2,8 +2,8 @@
 
     integral_0^1 f(alpha) dalpha  ~  sum_k w_k f(alpha_k),        sum_k w_k = 1
 
-The names are those of Captum's rules. The nodes of Captum's ``riemann_trapezoid`` are kept, its weights
-are not: they sum to 1 - 1/n.
+The rules have the names and nodes of Captum's. The weights of Captum's ``riemann_trapezoid`` sum to 1 - 1/n and are
+corrected here.
 """
 
 from __future__ import annotations
@@ -51,27 +51,27 @@ METHODS = tuple(_RULES)
 
 
 _FEWEST = {"gausslegendre": 1}
-# Nodes of Gauss's rule are eigenvalues: a matrix of their number squared. Of the others a vector is all there is.
+# The nodes of Gauss's rule are eigenvalues of an (n, n) matrix; the other rules need vectors only.
 _MOST = {"gausslegendre": 1_000}
 
 
 def steps_of(n_steps: int | None, tolerance: float | None) -> int:
-    """The number of evaluations that is meant: by default 20, and where a tolerance says when to stop at most 1,000."""
+    """Return the number of evaluations: by default 20, and with a tolerance, which may stop earlier, 1,000."""
     if n_steps is not None:
         return n_steps
     return 20 if tolerance is None else 1000
 
 
 def check_steps(method: str, n_steps: int, *, fixed: bool = True) -> None:
-    """Make sure of a rule and its number of nodes, before anything is computed.
+    """Check a rule's name and its number of nodes before anything is computed.
 
     Args:
         method: One of :data:`METHODS`.
         n_steps: Number of nodes.
-        fixed: Whether all of them are to be made; otherwise they are a bound only, which may be as large as one likes.
+        fixed: Whether the rule has exactly so many nodes; otherwise ``n_steps`` is only a bound and may be any number.
 
     Raises:
-        ValueError: Unknown rule, too few steps for it, or more than it can be made of.
+        ValueError: Unknown rule, or too few or too many steps for it.
         TypeError: ``n_steps`` is not a whole number.
     """
     if method not in _RULES:
@@ -84,12 +84,12 @@ def check_steps(method: str, n_steps: int, *, fixed: bool = True) -> None:
     if fixed and n_steps > most:
         raise ValueError(
             f"{method} takes n_steps of at most {most}, got {n_steps}. A path that seems to need so many is rough: "
-            "give a tolerance, which puts nodes where they are needed, or another rule."
+            "give a tolerance, which places nodes where they are needed, or another rule."
         )
 
 
 def quadrature(method: str, n_steps: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of a rule on [0, 1].
+    """Compute the nodes and weights of a rule on [0, 1].
 
     Args:
         method: One of :data:`METHODS`.

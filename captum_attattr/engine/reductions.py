@@ -1,4 +1,4 @@
-"""What is kept of a layer's shares: all of them, or scores, gathered a range of queries at a time."""
+"""Reductions of a layer's attributions to scores, computed for a range of queries at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attattr.engine.path import Path, full_precision
+from captum_attattr.engine.path import LayerPath, full_precision
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,17 @@ class TopPairs:
 
 
 class Pairs(NamedTuple):
-    """Pairs of a layer, strongest first: (batch, k) each."""
+    """The pairs of a layer with the largest magnitude, the largest first: (batch, k) each."""
 
-    shares: Tensor
+    attributions: Tensor
     heads: Tensor
     queries: Tensor
     keys: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """The former name of ``attributions``."""
+        return self.attributions
 
 
 Reduction = Literal["sum", "absolute", "max", "received", "sent"] | TopPairs
@@ -40,19 +45,19 @@ class _Everything:
     def __init__(self, shape: Sequence[int], like: Tensor) -> None:
         self.found = [like.new_zeros(shape)]
 
-    def add(self, queries: slice, shares: Tensor) -> None:
-        self.found[0][:, :, queries] = shares
+    def add(self, queries: slice, attributions: Tensor) -> None:
+        self.found[0][:, :, queries] = attributions
 
 
 class _Scores:
-    """A sum or maximum over pairs: ``of`` makes the scores of a range of queries, ``join`` puts ranges together."""
+    """A sum or maximum over pairs: ``score`` computes it for a range of queries, ``join`` combines two ranges."""
 
-    def __init__(self, of: Callable[[Tensor], Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._of, self._join = of, join
+    def __init__(self, score: Callable[[Tensor], Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._score, self._join = score, join
         self.found: list[Tensor] = []
 
-    def add(self, queries: slice, shares: Tensor) -> None:
-        scores = self._of(shares)
+    def add(self, queries: slice, attributions: Tensor) -> None:
+        scores = self._score(attributions)
         self.found = [self._join(self.found[0], scores) if self.found else scores]
 
 
@@ -61,79 +66,80 @@ class _Top:
         self._k = k
         self.found: list[Tensor] = []
 
-    def add(self, queries: slice, shares: Tensor) -> None:
-        flat = shares.flatten(1)
+    def add(self, queries: slice, attributions: Tensor) -> None:
+        flat = attributions.flatten(1)
         _, best = flat.abs().topk(min(self._k, flat.shape[1]), 1)
-        heads, rest = best // (shares.shape[2] * shares.shape[3]), best % (shares.shape[2] * shares.shape[3])
-        new = [flat.gather(1, best), heads, rest // shares.shape[3] + queries.start, rest % shares.shape[3]]
+        rows, keys = attributions.shape[2:]
+        heads, rest = best // (rows * keys), best % (rows * keys)
+        new = [flat.gather(1, best), heads, rest // keys + queries.start, rest % keys]
         both = [torch.cat(pair, 1) for pair in zip(self.found, new, strict=True)] if self.found else new
         _, best = both[0].abs().topk(min(self._k, both[0].shape[1]), 1)
         self.found = [column.gather(1, best) for column in both]
 
 
-def _received(shares: Tensor) -> Tensor:
-    return shares.sum((1, 2))
+def _received(attributions: Tensor) -> Tensor:
+    return attributions.sum((1, 2))
 
 
-def _sent(shares: Tensor) -> Tensor:
-    return shares.sum((1, 3))
+def _sent(attributions: Tensor) -> Tensor:
+    return attributions.sum((1, 3))
 
 
 _SCORES: dict[Any, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "sum": (lambda shares: shares.sum((2, 3)), torch.add),
-    "absolute": (lambda shares: shares.abs().sum((2, 3)), torch.add),
-    "max": (lambda shares: shares.amax((2, 3)), torch.maximum),
+    "sum": (lambda attributions: attributions.sum((2, 3)), torch.add),
+    "absolute": (lambda attributions: attributions.abs().sum((2, 3)), torch.add),
+    "max": (lambda attributions: attributions.amax((2, 3)), torch.maximum),
     "received": (_received, torch.add),
     "sent": (_sent, lambda one, other: torch.cat([one, other], 1)),
 }
 
 
 def reductions(reduce: Any) -> list[Reduction | None]:
-    """``reduce`` as a list, made sure of.
+    """Check ``reduce`` and return it as a list.
 
     Raises:
-        ValueError: An unknown name, or no name at all.
+        ValueError: ``reduce`` holds an unknown name, or is empty.
     """
     several = list(reduce) if isinstance(reduce, (list, tuple)) else [reduce]
     for one in several:
         if not isinstance(one, TopPairs) and one not in _SCORES and (one is not None or len(several) > 1):
             names = ", ".join(map(repr, _SCORES))
-            raise ValueError(f"Unknown reduction {one!r}. Choose of {names} and TopPairs(k), or a tuple of these.")
+            raise ValueError(f"Unknown reduction {one!r}. Choose of {names} and TopPairs(k), or give a tuple of these.")
     if not several:
-        raise ValueError("reduce is empty: name at least one reduction, or leave it out for all shares.")
+        raise ValueError("reduce is empty: name at least one reduction, or leave it out for all attributions.")
     return several
 
 
-def _collector(reduction: Any, path: Path) -> Any:
+def _collector(reduction: Any, path: LayerPath) -> Any:
     if reduction is None:
         return _Everything(path.state.shape, path.context_change)
     return _Top(reduction.k) if isinstance(reduction, TopPairs) else _Scores(*_SCORES[reduction])
 
 
 @dataclass
-class Shares:
-    """Of some examples in one layer: what is kept of the shares, their sum, and their norm."""
+class LayerAttributions:
+    """The attributions of some examples in one layer: their reductions, their sum, and their norm."""
 
     kept: list[list[Tensor]]
-    """By reduction: its tensors, examples in front."""
+    """By reduction: its tensors, with the examples along dimension 0."""
     sum: Tensor
     norm: Tensor
 
 
-def norm(shares: Sequence[Shares]) -> Tensor:
-    """Of the shares of all these layers together, an example each."""
-    return torch.stack([layer.norm for layer in shares]).norm(dim=0)
+def norm(attributions: Sequence[LayerAttributions]) -> Tensor:
+    """Compute the norm of the attributions of all these layers together, one for each example."""
+    return torch.stack([layer.norm for layer in attributions]).norm(dim=0)
 
 
 class Keep(NamedTuple):
-    """What to keep, and whether it carries the factor A - A0."""
+    """The reductions to compute, and whether attributions carry the factor A - A0."""
 
     reductions: Sequence[Reduction | None]
     multiply_by_inputs: bool
 
 
-def gather(path: Path, gradient: Callable[[slice], Tensor], keep: Keep) -> Shares:
-    """Shares (A - A0) * gradient of a layer, reduced range by range of its queries.
+def gather(path: LayerPath, gradient: Callable[[slice], Tensor], keep: Keep) -> LayerAttributions:
+    """Compute and reduce the attributions (A - A0) * gradient of a layer, for a range of queries at a time.
 
     Args:
         path: The layer's path, for the examples in question.
@@ -146,16 +152,16 @@ def gather(path: Path, gradient: Callable[[slice], Tensor], keep: Keep) -> Share
         change = path.change(queries)
         with full_precision(change):
             gradients = gradient(queries)
-            shares = change * gradients
-            total = total + shares.flatten(1).sum(1)
-            squares = squares + shares.flatten(1).norm(dim=1) ** 2
-            values = shares if keep.multiply_by_inputs else gradients.masked_fill(~path.state.pairs(queries), 0)
+            attributions = change * gradients
+            total = total + attributions.flatten(1).sum(1)
+            squares = squares + attributions.flatten(1).norm(dim=1) ** 2
+            values = attributions if keep.multiply_by_inputs else gradients.masked_fill(~path.state.pairs(queries), 0)
             for collector in collectors:
                 collector.add(queries, values)
-    return Shares([collector.found for collector in collectors], total, squares.sqrt())
+    return LayerAttributions([collector.found for collector in collectors], total, squares.sqrt())
 
 
 def as_asked(kept: Sequence[Sequence[Tensor]], reduce: Any) -> Any:
-    """A layer's results in the form of ``reduce``: one for one, a tuple for several."""
+    """Return a layer's results in the form of ``reduce``: one for one name, a tuple for several."""
     results = tuple(found[0] if len(found) == 1 else Pairs(*found) for found in kept)
     return results if isinstance(reduce, (list, tuple)) else results[0]

@@ -1,13 +1,14 @@
-"""One clean pass recorded, and the rest of it replayed from any attention layer with another context.
+"""Recording of a clean pass, and replays of it from any attention layer with another context in that layer.
 
-On the path of a layer nothing that ran before it changes. So the clean pass notes, at each attention call,
-which module calls have already ended (the embeddings, the blocks below, the layer's own query, key and value).
-A replay runs the whole forward function again, but those modules hand back the outputs that they had, and
-the attention calls that are asked to put another context in place. No model family is known by name.
+On the path of a layer nothing changes that runs before it. So the clean pass records, at each attention call, which
+module calls have already ended (the embeddings, the blocks below, the layer's own query, key and value). A replay runs
+the whole forward function again, but these modules return their recorded outputs without running, and the given
+attention calls return another context. No code here depends on the model's family.
 
-Whether that gives the model's own output is checked before it is trusted, for each batch and for each layer, on rows
-that would tell if they met or changed places (:mod:`captum_attattr.engine.probes`). Where it does not (state kept aside
-of the hidden states), whole passes are made instead; where these are wrong as well, the forward function is refused.
+Replays are used only after a test that they give the model's own output, for each batch and layer, on rows that show
+whether rows affect each other or change their order (:mod:`captum_attattr.engine.probes`). If they do not (a model may
+keep state besides its hidden states), whole passes are made instead; if these fail the test as well, the forward
+function is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from captum_attattr.engine.findings import Finding, Findings
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.layer_state import LayerState, layer_state
-from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, handing_back, refuse_dropout
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout, with_recorded_outputs
 from captum_attattr.engine.module_state import ModuleState
 from captum_attattr.engine.rows_read import OnlyRows, with_rows_only
 from captum_attattr.engine.trials import Substitute, Trials, always
@@ -39,22 +40,21 @@ T = TypeVar("T")
 
 
 class Recording:
-    """A clean pass of a forward function, with what is needed to replay it.
+    """A clean pass of a forward function, which can be replayed.
 
     Args:
         forward: The forward function with one batch of arguments.
-        layers: The attention layers to record; one given n times stands for its first n calls.
-        findings: What earlier recordings of the same function found out; added to.
+        layers: The attention layers to record; a layer given n times stands for its first n calls.
+        findings: Results of checks in earlier recordings of the same function; new ones are added.
 
     Attributes:
         output: The clean output.
         states: One :class:`LayerState` per layer, in the order of ``layers``.
 
     Raises:
-        ValueError: A layer is not reached by the forward function, or is run more often than it is listed; the
-            model drops out at random; a sequence is all padding. On a replay: examples of a batch meet, or change
-            places.
-        UnsupportedModelError: The probabilities do not explain what the layer computes.
+        ValueError: The forward function does not reach a layer, or runs it more often than it is listed; dropout is
+            active; a sequence is all padding. On a replay: examples of a batch affect each other or change their order.
+        UnsupportedModelError: The probabilities do not reproduce a layer's context.
     """
 
     def __init__(self, forward: Forward, layers: Sequence[nn.Module], findings: Findings | None = None) -> None:
@@ -95,7 +95,7 @@ class Recording:
             forward, self.output, self.states, self.roots, self._last, self._last_context, self._run, self.one_by_one
         )
         self._rows_read, self._in_place = self._keeping_state(self._trials.find_rows_read)
-        self._findings = known.of(forward.function, (*same, str(self._rows_read), self._in_place))
+        self._findings = known.look_up(forward.function, (*same, str(self._rows_read), self._in_place))
 
     @with_gradients(False)
     def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
@@ -106,15 +106,15 @@ class Recording:
         return undoing(run)
 
     def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
-        """The forward function's output for ``rows`` of the batch, with some attention calls' contexts replaced.
+        """Run the forward function on ``rows`` of the batch, with the contexts of some attention calls replaced.
 
         Args:
-            substitutes: By place among the attention calls, what makes the context there.
+            substitutes: By index of the attention call, the function that makes its context.
             rows: Indices of examples, with repetition.
         """
         if len(rows) > 1 and self.one_by_one:
             raise ValueError(
-                f"This forward function runs on one row at a time only, and here are {len(rows)}: it gives one number "
+                f"This forward function runs on one row at a time only, and got {len(rows)}: it gives one number "
                 "for all rows together, or has arguments that do not follow the example."
             )
         self.row_bytes(min(substitutes))
@@ -122,19 +122,19 @@ class Recording:
         return self._keeping_state(run) if self._keeps_state else run()
 
     def _restore(self) -> None:
-        """Put back what modules keep (:class:`ModuleState`) as it was before the clean pass."""
+        """Restore the state of the modules (:class:`ModuleState`) from before the clean pass."""
         changed = [state.restore() for state in self._at_start]
         self._keeps_state = any(changed) or self._keeps_state
 
     def _keeping_state(self, function: Callable[[], T]) -> T:
-        """Call a function, and put back what modules keep as it was before."""
+        """Call a function and restore the state of the modules from before."""
         states = ModuleState(self.roots)
 
-        def put_back() -> None:
+        def restore() -> None:
             self._keeps_state = states.restore() or self._keeps_state
 
         def kept(undo: list[Undo]) -> T:
-            undo.append(put_back)
+            undo.append(restore)
             return function()
 
         return undoing(kept)
@@ -145,11 +145,11 @@ class Recording:
         return self._axis.one_by_one
 
     def is_kinked(self, first: int) -> bool:
-        """Whether the output's derivative may jump where attention from call ``first`` on is changed."""
+        """Whether the output's derivative may jump as attention changes, from attention call ``first`` on."""
         return self._found(first).kinked
 
     def row_bytes(self, first: int) -> int:
-        """Memory that one row of a replay from attention call ``first`` keeps for its gradient."""
+        """Return the memory that one row of a replay from attention call ``first`` keeps for its gradient."""
         return self._found(first).row_bytes(self._last_context.shape[1])
 
     def _found(self, first: int) -> Finding:
@@ -188,11 +188,11 @@ class Recording:
         def run() -> Tensor:
             return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
 
-        return handing_back(ended, pick, lambda: intercepted(self._layers, substitute, run))
+        return with_recorded_outputs(ended, pick, lambda: intercepted(self._layers, substitute, run))
 
     @with_gradients(True)
     def _check(self, first: int) -> Finding:
-        """Make sure that replays treat each row as the model does; measure the memory of a row."""
+        """Test replays from an attention call against the model's own output, and measure the memory of a row."""
         length = self._last_context.shape[1]
         state = next(state for state in self.states if state.index == first)
         if self._ended[first]:
@@ -207,7 +207,7 @@ class Recording:
         if replayed:
             warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
-                "the same result, more slowly."
+                "the result is the same but takes longer."
             )
         return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
 

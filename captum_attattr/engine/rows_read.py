@@ -1,9 +1,9 @@
-"""Which rows of the sequence the output reads once the last attention is done, and computing no others.
+"""The rows of the sequence that the output reads after the last attention call, and replays that compute only these.
 
-Above the last attention layer of an encoder every token goes its own way: a classifier that reads [CLS] needs the
-other rows of the topmost block no more, a language model that predicts the next token only its last one. Nothing is
-assumed: rows are left out only if the output stays what it is with NaN in their place. That NaN is computed with beside
-the model's own numbers, which are all that its modules and the forward function ever see.
+After the last attention layer of an encoder tokens no longer affect each other: a classifier that reads [CLS] does not
+need the other rows of the top block, and a language model that predicts the next token needs only the last row. This is
+tested, not assumed: rows are left out only if the output stays the same with NaN in their place. The NaN is carried
+along in separate tensors, so that the model's modules and the forward function see only the model's own numbers.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from captum_attattr.engine.memory import is_out_of_memory
 T = TypeVar("T")
 
 CANDIDATES = (slice(0, 1), slice(-1, None))
-"""Rows that heads of models read: the first, the last."""
+"""Rows that models' heads may read: the first or the last."""
 
-# What a module does with a context before it computes anything: shapes are taken from the whole sequence there.
+# Operations that bring a context into shape before anything is computed: they need the shape of the whole sequence.
 _SHAPING = {
     "__get__", "__getitem__", "size", "dim", "reshape", "view", "contiguous", "transpose", "permute", "flatten",
     "unflatten", "masked_fill",
@@ -49,7 +49,7 @@ class _Mode(TorchFunctionMode):
 
 
 class OnlyRows(_Mode):
-    """From :meth:`begin` on, and after the context was brought into shape, sequences are narrowed to some rows.
+    """Narrows sequences to the rows that are read, after :meth:`begin` and after the context was brought into shape.
 
     Args:
         rows: The rows that are read.
@@ -62,13 +62,13 @@ class OnlyRows(_Mode):
         self._begun = self._computing = False
 
     def begin(self) -> None:
-        """The last attention call is done."""
+        """Begin to narrow sequences: the last attention call has ended."""
         self._begun = True
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run a function of torch, on narrowed sequences where that is due."""
+        """Run a function of torch, on narrowed sequences once narrowing has begun."""
         kwargs = kwargs or {}
         shaping = getattr(func, "__name__", "") in _SHAPING
         self._computing = self._computing or (self._begun and not shaping)
@@ -81,13 +81,12 @@ class OnlyRows(_Mode):
 
 
 class Shadows(_Mode):
-    """What would be computed with other values in place of a tensor, beside what is computed with its own.
+    """Computes every result that depends on a tensor a second time, with other values (the shadow) in its place.
 
-    Whatever torch computes inside the block from the tensor is computed once more from its shadow. Nobody but
-    :meth:`of` gets to see a shadow: not the model's modules, not the forward function, not what they keep.
+    Shadows are returned by :meth:`look_up` only: the model's modules and the forward function never see them.
 
     Args:
-        tensor: Where it begins.
+        tensor: The tensor to follow.
         shadow: The other values.
     """
 
@@ -96,27 +95,27 @@ class Shadows(_Mode):
         self._shadows: Any = WeakTensorKeyDictionary()
         self._shadows[tensor] = shadow
         self.lost = False
-        """Whether something could not be followed: shadows tell nothing then."""
+        """Whether an operation could not be followed, so that shadows mean nothing."""
 
-    def of(self, tensor: Tensor) -> Tensor | None:
-        """The shadow; None if the tensor does not depend on where it began, or that could not be followed."""
+    def look_up(self, tensor: Tensor) -> Tensor | None:
+        """Return a result's shadow; None if it does not depend on the tensor or could not be followed."""
         return None if self.lost else self._shadows.get(tensor)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run a function of torch, and once more on shadows where there are some."""
+        """Run a function of torch, and again with the shadows of its arguments if they have any."""
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         own = [tensor for tensor in tensors if tensor not in self._shadows]
         if self.lost or len(own) == len(tensors):
             return func(*args, **kwargs)
         versions = [_version(tensor) for tensor in own]
-        # Before it runs: it may write into them.
+        # Before the function runs, which may write into its arguments.
         chosen = any(_is_choice(tensor, self._shadows[tensor]) for tensor in tensors if tensor in self._shadows)
         result = func(*args, **kwargs)
         if chosen or versions != [_version(tensor) for tensor in own]:
-            self.lost = True  # by another index, or written into a tensor without a shadow, such as a running mean
+            self.lost = True  # the shadow is another index, or the function wrote into a tensor without a shadow
         else:
             self._follow(result, func, *tree_map_only(Tensor, self._shadow_of, (args, kwargs)))
         return result
@@ -124,13 +123,13 @@ class Shadows(_Mode):
     def _shadow_of(self, tensor: Tensor) -> Tensor:
         if tensor in self._shadows:
             return self._shadows[tensor]
-        # Batch normalisation writes into running statistics without any trace.
+        # A copy, as batch normalisation writes into running statistics without raising their version.
         return tensor if isinstance(tensor, torch.nn.Parameter) else tensor.clone()
 
     def _follow(self, result: Any, func: Callable[..., Any], args: Any, kwargs: Any) -> None:
         try:
             shadow = func(*args, **kwargs)
-        except Exception as error:  # a function of torch may well refuse NaN
+        except Exception as error:  # some functions of torch refuse NaN
             if is_out_of_memory(error):
                 raise
             self.lost = True
@@ -141,7 +140,7 @@ class Shadows(_Mode):
 
 
 def _is_choice(tensor: Tensor, shadow: Tensor) -> bool:
-    """Whether these are other whole numbers, of tokens or classes: out of the range of what they choose from, maybe."""
+    """Whether two tensors of whole numbers differ: as indices of tokens or classes they might be out of range."""
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return False
     return tensor.shape != shadow.shape or not torch.equal(tensor, shadow)
@@ -152,6 +151,6 @@ def _version(tensor: Tensor) -> int:
 
 
 def with_rows_only(context: Tensor, rows: slice, length: int, fill: float) -> Tensor:
-    """A context (B, length, H, D) that has ``context`` in these rows and ``fill`` in all others."""
+    """Return a context (B, length, H, D) with ``context`` in these rows and ``fill`` in all others."""
     start, stop, _ = rows.indices(length)
     return torch.nn.functional.pad(context, (0, 0, 0, 0, start, length - stop), value=fill)

@@ -1,8 +1,8 @@
-"""Replays tried out before they are trusted: do they do, with rows that would tell, what the model does?
+"""Tests of replays before they are used: on suitable rows, do they give the model's own output?
 
-A forward function is one of each example for itself if no row's output depends on the other rows, and if the rows of
-whatever the model computes inside are those of what it was given. Replays, and whole passes with contexts put in, are
-right for such functions only.
+Replays, and whole passes with replaced contexts, are right only for forward functions that treat examples
+independently: no row's output depends on other rows, and every tensor inside the model has its rows in the order of the
+input.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from captum_attattr.engine.probes import Probe, alone, apart, beside_another, mo
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
 
 Substitute = Callable[[AttentionCall], Tensor]
-"""Makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+"""A function that makes the context (rows, query, head, dim) to use in place of an attention call's own."""
 
 
 class Trial(NamedTuple):
-    """What a replay from a layer showed."""
+    """The result of the test of one replay."""
 
     agrees: bool
-    """Whether it does as the model does."""
+    """Whether it gives the model's own output."""
     row_bytes: int
-    """What a row keeps for its gradient."""
+    """Memory that a row keeps for its gradient."""
     kinked: bool
     """See :func:`has_kinks`."""
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Tries out replays of a clean pass."""
+    """Tests of replays of a clean pass."""
 
     forward: Forward
     output: Tensor
@@ -47,10 +47,10 @@ class Trials:
     states: Sequence[LayerState]
     roots: Sequence[nn.Module]
     last: int
-    """Place of the last attention call of the pass."""
+    """Index of the last attention call of the pass."""
     last_context: Tensor
     run: Callable[[Mapping[int, Substitute], Tensor, slice | None], Tensor]
-    """A replay with some contexts put in, of some rows of the batch and of the sequence."""
+    """Runs a replay with some contexts replaced, of some rows of the batch and of the sequence."""
     one_by_one: bool
     """Whether only one row can be run at a time."""
 
@@ -59,9 +59,12 @@ class Trials:
         return self.one_by_one or self.output.dim() == 0
 
     def find_rows_read(self) -> tuple[slice | None, bool]:
-        """Rows of the sequence, if they are few, such that no others are read after the last attention.
+        """Find the only rows of the sequence that are read after the last attention call, if they are few.
 
-        Found on examples in other places than before: also, whether the rows of the batch stay in theirs.
+        The test runs the examples in another order, and so also shows whether the rows of the batch keep their order.
+
+        Returns:
+            The rows of the sequence, or None for all of them; and whether the rows of the batch keep their order.
         """
         if not bool(torch.isfinite(self.output).all()):
             return None, True
@@ -77,17 +80,17 @@ class Trials:
     def _with_shadow(
         self, probe: Probe, context: Tensor, shadow: Tensor, rows_read: slice | None
     ) -> tuple[bool, bool | None]:
-        """Whether this last context gives the clean output, and whether its shadow gives the same (None: not known)."""
+        """Test whether this last context gives the clean output, and whether its shadow does (None: unknown)."""
         shadows = Shadows(context, shadow)
         try:
             output = shadows.during(lambda: self._replayed(context, probe, rows_read))
-        except Exception as error:  # whatever a model does with outputs handed back
+        except Exception as error:  # a model may fail in any way on recorded outputs
             if is_out_of_memory(error):
                 raise
             return False, None
         if not self._is_clean(output, probe):
             return False, None
-        other = shadows.of(output)
+        other = shadows.look_up(output)
         return True, None if other is None else _close(_left_alone(other, probe), _left_alone(output, probe))
 
     @with_gradients(False)
@@ -95,7 +98,7 @@ class Trials:
         return self.run({self.last: always(context)}, probe.rows, rows_read)
 
     def _is_clean(self, output: Tensor | None, probe: Probe) -> bool:
-        """Whether the rows that the probe leaves alone have the clean output."""
+        """Whether the rows that the probe does not change have the clean output."""
         clean = take_rows(self.output, probe.rows, self.forward.batch_size)
         if output is None or output.shape != clean.shape:
             return False
@@ -103,7 +106,7 @@ class Trials:
         return agree(ours, theirs, 2 / 3, self.last_context.dtype)
 
     def rows_apart(self, rows_read: slice | None) -> bool:
-        """Whether, after the last attention, what comes out of a row does not depend on the others."""
+        """Whether no row's output depends on other rows after the last attention call."""
         if self._alone:
             return True
         probe = apart(self.forward.batch_size)
@@ -111,14 +114,18 @@ class Trials:
         changed = probe.changed(self.last_context)
         same, are_apart = self._with_shadow(probe, context, changed, rows_read)
         if are_apart is False and rows_read is None:
-            raise _mixing()  # whatever was handed back: it comes after that
+            raise _mixing()  # whole passes would not help: rows affect each other after the last attention call
         if are_apart is None and same:
-            # Shadows could not be followed: the model's modules have to see other contexts.
+            # Shadows could not be followed: the modules themselves must run on the changed contexts.
             return self._with_shadow(probe, changed, changed, rows_read)[0]
         return bool(are_apart)
 
     def probe(self, first: int, in_place: bool) -> Probe:
-        """The first layer is tried out on more than the others: what meets in a layer above is seen from there."""
+        """Choose the probe for an attention call.
+
+        Only the lowest layer needs a probe with several rows: its replay runs all layers above, so that rows which
+        affect each other anywhere above show in it.
+        """
         batch_size = self.forward.batch_size
         if self._alone:
             return alone(batch_size)
@@ -128,12 +135,12 @@ class Trials:
         return beside_another(batch_size) if first == lowest else alone(batch_size)
 
     def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
-        """A replay from this layer with the rows of a probe."""
+        """Test a replay from this layer with the rows of a probe."""
         try:
             return self._fitting(state, probe, rows_read)
         except UnsupportedModelError:
             raise
-        except Exception as error:  # whatever a model does with outputs handed back
+        except Exception as error:  # a model may fail in any way on recorded outputs
             if is_out_of_memory(error):
                 raise
             return Trial(False, 0, False)
@@ -144,7 +151,7 @@ class Trials:
         except Exception as error:
             if len(probe.rows) == 1 or not is_out_of_memory(error):
                 raise
-        # With what they keep for their gradients the rows did not fit, but perhaps one does.
+        # All rows together, with the tensors kept for their gradients, do not fit memory, but one row may.
         together = self._tried(state, probe, rows_read, gradients=False)
         by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
         return by_itself._replace(agrees=together.agrees and by_itself.agrees)
@@ -159,7 +166,7 @@ class Trials:
         return Trial(self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows), kinked)
 
     def whole_pass(self, state: LayerState) -> Trial:
-        """A whole pass, made sure that it treats each row by itself."""
+        """Test a whole pass with a replaced context; raise an error if it does not treat rows independently."""
         batch_size = self.forward.batch_size
         probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
@@ -180,13 +187,13 @@ class Trials:
 
 
 def _left_alone(output: Tensor, probe: Probe) -> Tensor:
-    """The rows of an output that must be clean; all of it where it has no row for each of the probe's."""
+    """Select the rows of an output that the probe does not change; all of it if it has other rows than the probe."""
     has_rows = output.dim() > 0 and output.shape[0] == len(probe.rows)
     return output[probe.same.to(output.device)] if has_rows else output
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Equal but for the last digits: both were computed by the same steps."""
+    """Whether two results of the same operations agree in all but the last digits."""
     if not other.is_floating_point():
         return torch.equal(one, other)
     eps = torch.finfo(other.dtype).eps
@@ -196,19 +203,19 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 def _mixing() -> ValueError:
     return ValueError(
-        "The forward function reorders or mixes the examples of a batch: what it gives for one depends on which others "
-        "are there, or on their order (sorting by length, a mean over the batch, batch normalisation in training "
-        "mode). Give a function that treats each row by itself, and leaves it in its place."
+        "The forward function reorders or mixes the examples of a batch: the output for one example depends on the "
+        "others, or on their order (sorting by length, a mean over the batch, batch normalisation in training mode). "
+        "Give a function that treats each row independently and keeps the order of rows."
     )
 
 
 def always(context: Tensor) -> Substitute:
-    """Puts this context in place."""
+    """Return a substitute that always gives this context."""
     return lambda call: context
 
 
 def _compared(state: LayerState, probe: Probe, seen: list[bool]) -> Substitute:
-    """Leaves the layer as it is, and notes whether it computes what it did in the clean pass."""
+    """Return a substitute that leaves the layer as it is and records whether its context is that of the clean pass."""
     rows = probe.rows[probe.same]
 
     def substitute(call: AttentionCall) -> Tensor:

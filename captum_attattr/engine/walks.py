@@ -1,9 +1,9 @@
-"""F and its gradient at points on the two kinds of path: one layer scaled with the rest recomputed, or all together.
+"""F and its gradient at points on the two kinds of path: one layer scaled and the rest recomputed, or all together.
 
     Attr(A) = (A - A0) * integral dF/dA dalpha = (A - A0) * [ (integral dF/dC dalpha) V^T ]
 
-(Hao et al., AAAI 2021, eq. 5, with the integral taken where the computation is linear, C = A V.) A walk evaluates
-points, adds their weighted gradients to totals, and turns totals into shares.
+(Hao et al., AAAI 2021, eq. 5; the context C = A V is linear in A, so the integral may be taken over C.) A walk
+evaluates points of a path, adds their weighted gradients to totals, and computes attributions from totals.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.path import FrozenMatrices, Path, full_precision
-from captum_attattr.engine.reductions import Keep, Shares, gather
+from captum_attattr.engine.path import FrozenMatrices, LayerPath, full_precision
+from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute, always
 
 
 class Points(NamedTuple):
-    """What was found at R points of a walk, each an example at an alpha."""
+    """Outputs and gradients at R points of a walk, each an example at an alpha."""
 
     outputs: Tensor
     """F (R,)."""
@@ -34,39 +34,39 @@ class Points(NamedTuple):
     gradients: list[Tensor]
     """By layer, dF/dC (R, Q, H, D)."""
     values: list[Tensor]
-    """By layer, V (R, H, K, D); on the layerwise path, where it does not change, none."""
+    """By layer, V (R, H, K, D); empty on the layerwise path, where V does not change."""
 
-    def of(self, rows: Tensor) -> Points:
-        """Some of them, with repetition."""
+    def select(self, rows: Tensor) -> Points:
+        """Return some of the points, with repetition."""
         outputs, slopes, gradients, values = self
         return Points(outputs[rows], slopes[rows], [g[rows] for g in gradients], [v[rows] for v in values])
 
     @classmethod
-    def joined(cls, parts: Sequence[Points]) -> Points:
-        """All points of the parts, in their order."""
+    def from_parts(cls, parts: Sequence[Points]) -> Points:
+        """Make the points of all parts, in their order."""
         layers = ([torch.cat(same) for same in zip(*(part[field] for part in parts), strict=True)] for field in (2, 3))
         return cls(torch.cat([part.outputs for part in parts]), torch.cat([part.slopes for part in parts]), *layers)
 
     @property
     def bytes(self) -> int:
-        """Memory that they take."""
+        """The memory of the points."""
         return sum(tensor.nbytes for tensor in (*self.gradients, *self.values))
 
 
 class Walk(ABC):
-    """A straight line in the attention of some layers.
+    """Evaluates F and its gradient on the paths of some layers.
 
     Args:
         recording: The clean pass.
-        paths: Of the layers that are scaled.
-        target: Captum's.
-        chunks: How many rows a run may have.
+        paths: The paths of the layers that are scaled.
+        target: A target in any of Captum's forms.
+        chunks: The number of rows that a run may have.
     """
 
     values_change = False
-    """Whether the values that a matrix meets change along the path."""
+    """Whether a layer's values V change along the path."""
 
-    def __init__(self, recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks) -> None:
+    def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
         self.paths = list(paths)
         self._recording, self._target, self._chunks = recording, target, chunks
         self._first = min(path.state.index for path in paths)
@@ -77,7 +77,7 @@ class Walk(ABC):
         return len(self.paths[0].context_change)
 
     def evaluate(self, alphas: Tensor, examples: Tensor) -> Iterator[tuple[slice, Points]]:
-        """F and its gradient where these examples, (R,), are at these alphas, (R,): a range of rows at a time."""
+        """Yield F and its gradient for these examples, (R,), at these alphas, (R,), a range of rows at a time."""
 
         def job(rows: slice) -> tuple[slice, Points]:
             return rows, self._points(alphas[rows], examples[rows])
@@ -86,34 +86,34 @@ class Walk(ABC):
 
     @property
     def is_kinked(self) -> bool:
-        """Whether the gradient may jump on the way."""
+        """Whether the gradient may jump on the path."""
         return self._recording.is_kinked(self._first)
 
     def no_points(self) -> Points:
-        """None at all, to which others can be joined."""
+        """Return an empty set of points, to which others can be added."""
         none, states = self.paths[0].context_change.new_zeros(0), [path.state for path in self.paths]
         values = [state.values[:0] for state in states] if self.values_change else []
         return Points(none, none, [state.context[:0] for state in states], values)
 
     def known(self) -> Points | None:
-        """All examples at alpha = 1, where one pass for all layers found that out."""
+        """Return the points of all examples at alpha = 1, if one pass for all layers has computed them."""
         return None
 
     @abstractmethod
     def totals(self, cells: int) -> list[Tensor]:
-        """Zeros to which gradients can be added, a tensor (cells, ...) a layer."""
+        """Return zeros to which gradients can be added, a tensor (cells, ...) a layer."""
 
     @abstractmethod
     def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """Add weight (R,) times gradient of each point to the total of its cell (R,)."""
+        """Add the weight (R,) times the gradient of each point to the total of its cell (R,)."""
 
     @abstractmethod
-    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
-        """Shares from totals, a layer each; ``examples`` (cells,) says to which example each cell belongs."""
+    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+        """Compute the attributions of each layer from its totals; ``examples`` (cells,) is the example of each cell."""
 
     @with_gradients(False)
     def start(self, examples: Tensor) -> Tensor:
-        """F with the attention of the walk's layers at their baselines, (examples,)."""
+        """Compute F(A0), (examples,), with the attention of the walk's layers at their baselines."""
 
         def job(rows: slice) -> Tensor:
             zero = torch.zeros(len(examples[rows]), dtype=torch.float64)
@@ -124,7 +124,7 @@ class Walk(ABC):
 
     @abstractmethod
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> Mapping[int, Substitute]:
-        """What puts the contexts of these points in place, noting in ``met``, by layer, what it met there."""
+        """Return what puts the contexts of these points in place; it records them in ``met``, by layer."""
 
     def _points(self, alphas: Tensor, examples: Tensor) -> Points:
         met: dict[int, _Met] = {}
@@ -141,7 +141,7 @@ class Walk(ABC):
 
 
 class _Met(NamedTuple):
-    """At one layer of some points: the context put in, its slope in alpha, and the values where they change."""
+    """One layer at some points: its context, the slope of that in alpha, and the values if they change."""
 
     context: Tensor
     slope: Tensor
@@ -149,22 +149,22 @@ class _Met(NamedTuple):
 
 
 class Clean(NamedTuple):
-    """What one backward pass at the model's own attention tells: F (batch,) and dF/dC of one layer (batch, ...)."""
+    """F (batch,) and dF/dC of one layer (batch, ...) at the model's own attention."""
 
     output: Tensor
     gradient: Tensor
 
 
 class LayerWalk(Walk):
-    """The path of one layer.
+    """The walk on the path of one layer.
 
     Args:
         recording, path, target, chunks: As for :class:`Walk`.
-        clean: F and its gradient at alpha = 1, where these are known: that point then costs nothing.
+        clean: F and its gradient at alpha = 1, if they are known: this point then needs no evaluation.
     """
 
     def __init__(
-        self, recording: Recording, path: Path, target: TargetType, chunks: Chunks, clean: Clean | None = None
+        self, recording: Recording, path: LayerPath, target: TargetType, chunks: Chunks, clean: Clean | None = None
     ) -> None:
         super().__init__(recording, [path], target, chunks)
         self._path, self._clean = path, clean
@@ -177,7 +177,7 @@ class LayerWalk(Walk):
         return Points(output, (gradient * self._path.context_change).flatten(1).sum(1), [gradient], [])
 
     def totals(self, cells: int) -> list[Tensor]:
-        """Gradients with respect to the context, (cells, Q, H, D)."""
+        """Return zeros for gradients with respect to the context, (cells, Q, H, D)."""
         return [self._path.context_change.new_zeros((cells, *self._path.context_change.shape[1:]))]
 
     def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
@@ -186,9 +186,9 @@ class LayerWalk(Walk):
         weighted = weights.to(total).view(-1, 1, 1, 1) * gradient
         total.index_add_(0, cells.to(total.device), weighted.to(total))
 
-    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
+    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
         """See :meth:`Walk.shares`."""
-        path, gradient = self._path.of(examples), totals[0].transpose(1, 2)
+        path, gradient = self._path.select(examples), totals[0].transpose(1, 2)
         columns = path.state.values.to(gradient).transpose(2, 3)
         return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
 
@@ -199,26 +199,26 @@ class LayerWalk(Walk):
 
 
 class JointWalk(Walk):
-    """The path of several layers scaled together, each with its matrix frozen at the clean pass.
+    """The walk on the paths of several layers scaled together, each with its attention of the clean pass.
 
-    The values that a matrix meets change along the path, so gradients are summed as matrices.
+    The values V of a layer change along the path, so gradients are summed as matrices, dF/dA = (dF/dC) V^T.
     """
 
     values_change = True
 
-    def __init__(self, recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks) -> None:
+    def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
         super().__init__(recording, paths, target, chunks)
         self._frozen = [FrozenMatrices(path) for path in paths]
 
     def totals(self, cells: int) -> list[Tensor]:
-        """Gradients with respect to the attention, (cells, head, query, key) a layer."""
+        """Return zeros for gradients with respect to the attention, (cells, head, query, key) a layer."""
         return [path.context_change.new_zeros((cells, *path.state.shape[1:])) for path in self.paths]
 
     def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
         """See :meth:`Walk.add`."""
         found, counts = cells.unique(return_counts=True)
         order = cells.argsort(stable=True)
-        # Cells of one size go together, the points of each side by side in one product.
+        # Cells with equally many points go together, the points of each side by side in one product.
         for count in counts.unique().tolist():
             some = found[counts == count]
             rows = order[torch.isin(cells[order], some)].view(len(some), count)
@@ -227,10 +227,10 @@ class JointWalk(Walk):
                     weighted = weights[rows].to(total).view(*rows.shape, 1, 1, 1) * gradient[rows].to(total)
                     total[some] += torch.einsum("crqhd,crhkd->chqk", weighted, values[rows].to(total))
 
-    def shares(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[Shares]:
+    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
         """See :meth:`Walk.shares`."""
         return [
-            gather(path.of(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
+            gather(path.select(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
             for path, total in zip(self.paths, totals, strict=True)
         ]
 
@@ -238,7 +238,7 @@ class JointWalk(Walk):
         def scaled(frozen: FrozenMatrices) -> Substitute:
             def substitute(call: AttentionCall) -> Tensor:
                 context, slope = frozen.context(call, alphas, examples)
-                # Below the first layer nothing has a gradient yet: the graph begins here.
+                # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
                 met[frozen.path.state.index] = _Met(context, slope, call.values().detach())
                 return context
@@ -249,9 +249,9 @@ class JointWalk(Walk):
 
 
 def clean_gradients(
-    recording: Recording, paths: Sequence[Path], target: TargetType, chunks: Chunks
+    recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks
 ) -> list[Clean]:  # fmt: skip
-    """F and dF/dC of every layer at the model's own attention, by one backward pass."""
+    """Compute F and dF/dC of every layer at the model's own attention, by one backward pass."""
 
     def job(some: slice) -> list[Clean]:
         rows, contexts = recording.forward.all_rows[some], dict[int, Tensor]()

@@ -1,4 +1,4 @@
-"""Warnings that point to the line of whoever called the package, however many frames lie between."""
+"""Warnings that point to the user's line, however many frames of this package and of Captum lie between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INSIDE = (str(Path(__file__).parents[1]), str(Path(captum.__file__).parent))
 
 
 def warn(message: str) -> None:
-    """A UserWarning at the first line outside of this package and of Captum."""
+    """Give a UserWarning at the first line outside this package and Captum."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
         level, frame = level + 1, frame.f_back

@@ -64,7 +64,7 @@ class Checkpoint:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Iterator[Checkpoint]:
+    def open(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Iterator[Checkpoint]:
         """Go on from the file if it is there, and keep it from other runs until the block ends; all must call it.
 
         Raises:

@@ -151,7 +151,7 @@ class HeadImportance:
         facts = {} if checkpoint is None and size == 1 else self._facts()
         facts |= {"batch size": batch_size, "number of examples": fed.count, "data": fed.fingerprint}
         check_agreement(facts)
-        with Checkpoint.opened(checkpoint, {**facts, "number of processes": size}) as state:
+        with Checkpoint.open(checkpoint, {**facts, "number of processes": size}) as state:
             self._go_through(fed, state, show_progress)
         return self._computed()
 
@@ -221,17 +221,17 @@ class HeadImportance:
     def _add(self, batch: Any, labels: Any, function: Callable[..., Any] | None) -> None:
         device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
         examples = examples_of(batch, function or self._model, device, self._layers, self._output)
-        seen = self._seen = self._seen or Seen.of(examples)
+        seen = self._seen = self._seen or Seen.from_examples(examples)
         self._output = self._asked.over(seen.shape[-1] if seen.shape else 1)
         examples = replace(examples, layers=seen.layers, output=self._output)
         if self._target != "predicted" or seen.labels == 1:
             examples = replace(examples, labels=seen.checked(labels, examples, following=self._target == "next"))
         scores = self._in_place(examples)
-        self._moments = merge((self._moments, Moments.of(scores)))
+        self._moments = merge((self._moments, Moments.from_values(scores)))
 
     def _in_place(self, examples: Examples) -> Tensor:
         """Scores (B, L, H), each head at its number in the unpruned model, NaN where there is none any more."""
-        numbers = [HeadNumbers.of(layer) for layer in examples.layers]
+        numbers = [HeadNumbers.from_layer(layer) for layer in examples.layers]
         shape = (len(examples.inputs[0]), len(numbers), max(layer.total for layer in numbers))
         grid = torch.full(shape, math.nan, dtype=torch.float64)
         places = [place for place, layer in enumerate(numbers) if layer.remaining]
@@ -252,7 +252,7 @@ class HeadImportance:
 
     def _fitting(self, moments: Moments | None) -> Moments | None:
         """What was gathered elsewhere, if it can be of these layers' heads."""
-        heads = max(HeadNumbers.of(layer).total for layer in self._layers)
+        heads = max(HeadNumbers.from_layer(layer).total for layer in self._layers)
         if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
             raise ValueError(
                 f"The state holds scores of {tuple(moments.mean.shape)} layers and heads, the model has "

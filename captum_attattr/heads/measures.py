@@ -119,7 +119,7 @@ class AttAttr(Measure):
 
     def _of_heads(self, layer: nn.Module, scores: Tensor) -> Tensor:
         """(B, heads): a head's choices, windows or images taken together, where each example has several."""
-        rows = scores.unflatten(1, (-1, len(HeadNumbers.of(layer).remaining)))
+        rows = scores.unflatten(1, (-1, len(HeadNumbers.from_layer(layer).remaining)))
         return rows.amax(1) if self.reduction == "max" else rows.sum(1)
 
 
@@ -235,7 +235,7 @@ class Ablation(Measure):
         if self.loses == "loss":
             return _scores(forward, output.log_probabilities(logits), target, rows)
         if self.loses == "output":
-            return _scores(forward, output.of(logits), target, rows)
+            return _scores(forward, output.compute(logits), target, rows)
         return _scores(forward, output.predicted(logits).to(logits.dtype), target, rows)
 
 
@@ -257,7 +257,7 @@ class Random(Measure):
     def scores(self, examples: Examples) -> list[Tensor]:
         """(B, heads) for each layer."""
         generator = torch.Generator().manual_seed(self.seed)
-        counts = [len(HeadNumbers.of(layer).remaining) for layer in examples.layers]
+        counts = [len(HeadNumbers.from_layer(layer).remaining) for layer in examples.layers]
         return [torch.rand(1, count, generator=generator).repeat(len(examples.inputs[0]), 1) for count in counts]
 
 
@@ -298,7 +298,7 @@ def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[
 def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
     """The target's of the values of each row, or their mean over the gold labels."""
     if isinstance(target, GoldLabels):
-        values, target = target.of(values, rows), None
+        values, target = target.average(values, rows), None
     return forward.scores(values, target, rows)
 
 

@@ -39,7 +39,7 @@ class Moments:
     """Sum over examples of (value - mean)^2."""
 
     @classmethod
-    def of(cls, values: Tensor) -> Moments:
+    def from_values(cls, values: Tensor) -> Moments:
         """Of values with the examples in front, (example, ...)."""
         values = values.detach().to("cpu", torch.float64)
         mean = values.mean(0)

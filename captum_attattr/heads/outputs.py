@@ -38,7 +38,7 @@ class Examples:
 
     def outputs_of(self, *inputs: Tensor) -> Tensor:
         """F for every label."""
-        return self.output.of(self.logits_of(*inputs))
+        return self.output.compute(self.logits_of(*inputs))
 
     def target(self, outputs: Tensor) -> Any:
         """Which output of each example is F."""
@@ -68,7 +68,7 @@ class Seen:
     """Of an example's output."""
 
     @classmethod
-    def of(cls, examples: Examples) -> Seen:
+    def from_examples(cls, examples: Examples) -> Seen:
         """By running the first example."""
         calls: list[nn.Module] = []
 
@@ -110,7 +110,7 @@ class Seen:
             raise ValueError("The batch has no labels: give them, or HeadImportance(..., target='predicted').")
         rows = rows_of(labels)
         if rows is not None or following:
-            return GoldLabels.given(
+            return GoldLabels.from_rows(
                 rows, self.shape, examples.inputs[0], several=examples.output.several, following=following
             )
         if self.labels is None:

@@ -225,20 +225,22 @@ def _pairs(explanation: Explanation, layer: int | None, head: int | None, normal
     """(query, key): shares summed over what was not chosen."""
     if not isinstance(explanation, Explanation):
         raise TypeError(f"Token pairs come from an explanation, as explain() gives it; got {_kind(explanation)}.")
-    shares = explanation.attributions
+    attributions = explanation.attributions
     if layer is not None:
         if layer not in explanation.layers:
             raise ValueError(f"layer {layer!r} is not among the explained layers {explanation.layers}.")
-        shares = shares[[explanation.layers.index(layer)]]
+        attributions = attributions[[explanation.layers.index(layer)]]
     if head is not None:
         if layer is None:
             raise ValueError(
                 f"head {head!r} of which layer? Give layer, too: heads of different layers are no one head."
             )
-        if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < shares.shape[1]:
-            raise ValueError(f"head {head!r} does not exist: layer {layer} has the heads 0 to {shares.shape[1] - 1}.")
-        shares = shares[:, [head]]
-    return pair_scores(shares, normalize)
+        if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < attributions.shape[1]:
+            raise ValueError(
+                f"head {head!r} does not exist: layer {layer} has the heads 0 to {attributions.shape[1] - 1}."
+            )
+        attributions = attributions[:, [head]]
+    return pair_scores(attributions, normalize)
 
 
 def _title(explanation: Explanation, layer: int | None, head: int | None, scores: np.ndarray, part: np.ndarray) -> str:

@@ -54,7 +54,7 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"prune_heads needs a model of transformers, got {type(model).__name__}.")
     layers = attention_layers(model)
-    numbers = [HeadNumbers.of(layer) for layer in layers]
+    numbers = [HeadNumbers.from_layer(layer) for layer in layers]
     changes: list[Change] = []
     with torch.inference_mode(False), torch.no_grad():
         for place, cut in chosen_heads(heads, numbers).items():
@@ -79,7 +79,7 @@ def _without(
     layer: nn.Module, numbers: HeadNumbers, place: int, cut: Sequence[int], model: nn.Module
 ) -> tuple[HeadNumbers, list[Change]]:
     """The numbers of the heads left in a layer when some are cut, and the changes that cut them."""
-    projections = Projections.of(model, layer)
+    projections = Projections.from_layer(model, layer)
     _check_groups(projections, numbers.remaining, place, cut)
     keep = [at for at, head in enumerate(numbers.remaining) if head not in cut]
     left = HeadNumbers(numbers.total, tuple(numbers.remaining[at] for at in keep))

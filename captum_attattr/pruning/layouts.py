@@ -78,7 +78,7 @@ class Projections:
     """Sets of heads with a key and value in common; as many as heads where there are none."""
 
     @classmethod
-    def of(cls, model: nn.Module, layer: nn.Module) -> Projections:
+    def from_layer(cls, model: nn.Module, layer: nn.Module) -> Projections:
         """The projections of ``layer``, a part of ``model``.
 
         Raises:

@@ -68,7 +68,7 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
             tokenizer.save_pretrained(part)
         path = part / _CONFIG
         settings = json.loads(path.read_text(encoding="utf-8"))
-        settings[RECORD] = record(HeadNumbers.of(layer) for layer in attention_layers(model))
+        settings[RECORD] = record(HeadNumbers.from_layer(layer) for layer in attention_layers(model))
         if settings[RECORD]:
             settings["attn_implementation"] = _POINTER
         path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

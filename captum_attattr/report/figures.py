@@ -39,8 +39,8 @@ def document() -> dict[str, Any]:
     """The figures as one Bokeh document, in JSON, with what ``Bokeh.embed.embed_items`` is to do with it."""
     ranges = _range(), _range()
     pictures = Document(title="")
-    shares, attention = palette(_SHADES), attention_palette(_SHADES)
-    for one in (_heads(), _pairs("shares", shares, ranges), _pairs("attention", attention, ranges), _tree()):
+    attributions, attention = palette(_SHADES), attention_palette(_SHADES)
+    for one in (_heads(), _pairs("shares", attributions, ranges), _pairs("attention", attention, ranges), _tree()):
         pictures.add_root(one)
     roots = {root.id: root.name for root in pictures.roots}
     items = [{"docid": "pictures", "roots": roots, "root_ids": list(roots)}]

@@ -78,9 +78,9 @@ def as_script(data: Any) -> str:
 
 def _norms(explanation: Explanation) -> list[float]:
     """The size of each path's shares, against which its completeness gap is judged."""
-    shares = explanation.attributions
+    attributions = explanation.attributions
     one_path = explanation.settings["path"] == "joint"
-    return [float(shares.norm())] if one_path else shares.flatten(1).norm(dim=1).tolist()
+    return [float(attributions.norm())] if one_path else attributions.flatten(1).norm(dim=1).tolist()
 
 
 def _tree(explanation: Explanation) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Classifier:
                 "classification model. For others use SelfAttentionAttribution."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return self._explained.of(logits)
+        return self._explained.compute(logits)
 
     @property
     def output(self) -> Kind:
@@ -107,7 +107,7 @@ class Classifier:
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Of each label, from what :meth:`outputs` gave. Regression: the output itself."""
-        return replace(self._explained, kind="probability").of(outputs) if self.output == "logit" else outputs
+        return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs
 
     def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
         """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.

@@ -91,7 +91,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
-    request = Request.of(text, text_pair, target)
+    request = Request.from_arguments(text, text_pair, target)
     options = integration_options(tolerance, n_steps, method, attention_baseline)
     explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, options)
     found = dict(explainer.explain_each(request, batch_size, show_progress))

@@ -249,19 +249,19 @@ class Explanation:
         )
 
 
-def _weights(shares: Tensor, attention: Tensor, kind: str) -> Tensor:
+def _weights(attributions: Tensor, attention: Tensor, kind: str) -> Tensor:
     """Numbers from 0 to 1 of one kind, shaped as they come."""
     kinds = {
-        "magnitude": shares.abs(),
-        "positive": shares.clamp(min=0),
-        "negative": shares.neg().clamp(min=0),
+        "magnitude": attributions.abs(),
+        "positive": attributions.clamp(min=0),
+        "negative": attributions.neg().clamp(min=0),
         "attention": attention,
     }
     if kind not in kinds:
         raise ValueError(f"Unknown kind {kind!r}. Choose 'magnitude', 'positive', 'negative' or 'attention'.")
     if kind == "attention":
         return attention
-    largest = shares.abs().amax((1, 2, 3), keepdim=True)
+    largest = attributions.abs().amax((1, 2, 3), keepdim=True)
     return torch.where(largest > 0, kinds[kind] / largest, 0)
 
 

@@ -31,7 +31,7 @@ class GoldLabels:
     numbers: Tensor | None = None
 
     @classmethod
-    def given(
+    def from_rows(
         cls, rows: Tensor | None, shape: tuple[int, ...], inputs: Tensor, *, several: bool, following: bool
     ) -> GoldLabels:
         """Whichever these labels are.
@@ -41,7 +41,7 @@ class GoldLabels:
             shape: Of an example's output.
             inputs: What the model reads.
             several: Whether a text may have several labels.
-            following: See :meth:`of_tokens`.
+            following: See :meth:`from_token_labels`.
 
         Raises:
             ValueError: They do not fit the model's output.
@@ -55,9 +55,9 @@ class GoldLabels:
         if len(rows) != len(inputs):
             raise ValueError(f"Got labels of {len(rows)} examples for {len(inputs)}: give one row each.")
         if len(shape) == 2:
-            return cls.of_tokens(rows, shape[1], inputs, following=following)
+            return cls.from_token_labels(rows, shape[1], inputs, following=following)
         if len(shape) == 1 and several:
-            return cls.of_texts(rows, shape[0])
+            return cls.from_text_labels(rows, shape[0])
         raise ValueError(
             f"The labels of the batch have the shape {tuple(rows.shape)}, an example's output {shape}, and its labels "
             "exclude each other: give one label an example, or set model.config.problem_type = "
@@ -65,7 +65,7 @@ class GoldLabels:
         )
 
     @classmethod
-    def of_texts(cls, labels: Tensor, count: int) -> GoldLabels:
+    def from_text_labels(cls, labels: Tensor, count: int) -> GoldLabels:
         """From rows with a 1 for each label that a text has, and a 0 for the others, (B, count)."""
         if labels.shape[1:] != (count,) or not bool(((labels == 0) | (labels == 1)).all()):
             raise ValueError(
@@ -75,7 +75,7 @@ class GoldLabels:
         return cls(_weights(labels == 1))
 
     @classmethod
-    def of_tokens(cls, labels: Tensor, count: int, inputs: Tensor, *, following: bool) -> GoldLabels:
+    def from_token_labels(cls, labels: Tensor, count: int, inputs: Tensor, *, following: bool) -> GoldLabels:
         """From a label for each place of the sequence, (B, T), of 0 to ``count`` - 1.
 
         Args:
@@ -106,7 +106,7 @@ class GoldLabels:
             )
         return cls(_weights(labels != NO_LABEL), labels.clamp(min=0))
 
-    def of(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
+    def average(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
         """The mean over the labels of each example, (rows,).
 
         Args:
@@ -133,7 +133,7 @@ class GoldLabels:
         """The function of the inputs and these labels that gives F alone, (B,), and what it takes."""
         count = len(inputs)
         own = (self.weights,) if self.numbers is None else (self.weights, self.numbers)
-        return lambda *given: GoldLabels(*given[count:]).of(function(*given[:count])), (*inputs, *own)
+        return lambda *given: GoldLabels(*given[count:]).average(function(*given[:count])), (*inputs, *own)
 
 
 def _weights(there: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Output:
         """
         return replace(self, kind="given", regression=True) if count == 1 and not self.several else self
 
-    def of(self, logits: Tensor) -> Tensor:
+    def compute(self, logits: Tensor) -> Tensor:
         """F of each label, (B, labels)."""
         if self.kind != "probability":
             return logits

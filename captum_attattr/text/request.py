@@ -18,7 +18,7 @@ class Request:
     targets: list[Target]
 
     @classmethod
-    def of(cls, text: Any, text_pair: Any = None, target: Any = None) -> Request:
+    def from_arguments(cls, text: Any, text_pair: Any = None, target: Any = None) -> Request:
         """From what :func:`explain` takes.
 
         Raises:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 Root = int | Literal["auto", "none"]
 
 
-def shares_of(attributions: Tensor | Sequence[Tensor]) -> Tensor:
+def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
     """(layer, query, key), summed over heads."""
     if not isinstance(attributions, Tensor):
         several = isinstance(attributions, (list, tuple))
@@ -58,25 +58,25 @@ def fraction(name: str, value: float) -> float:
     return float(value)
 
 
-def root_of(root: Root, shares: Tensor) -> int | None:
+def root_of(root: Root, attributions: Tensor) -> int | None:
     """Position of the token that the output reads, None if it reads all of them.
 
     Raises:
         ValueError: There is no such token.
     """
-    count = shares.shape[-1]
+    count = attributions.shape[-1]
     if root == "none":
         return None
     if root == "auto":
-        reader = only_reader(shares)
-        first_sees_none = bool(shares[:, -1, :-1].any() and not shares[:, 0, 1:].any())
+        reader = only_reader(attributions)
+        first_sees_none = bool(attributions[:, -1, :-1].any() and not attributions[:, 0, 1:].any())
         return reader if reader is not None else (count - 1) * first_sees_none
     if isinstance(root, bool) or not isinstance(root, int) or not -count <= root < count:
         raise ValueError(f"root must be the position of one of the {count} tokens, 'auto' or 'none', got {root!r}.")
     return root % count
 
 
-def what_of(explanation: Explanation) -> str:
+def explained_name(explanation: Explanation) -> str:
     """What its shares are shares of."""
     if len(explanation.labels) == 1:
         return "output"

@@ -14,10 +14,18 @@ from torch import Tensor
 
 from captum_attattr.pictures.signed_map import new_figure, shown
 from captum_attattr.text.explanation import Explanation
-from captum_attattr.tree.arguments import Root, fraction, one_each, root_of, sentences_of, shares_of, what_of
+from captum_attattr.tree.arguments import (
+    Root,
+    explained_name,
+    fraction,
+    one_each,
+    root_of,
+    sentences_of,
+    sum_over_heads,
+)
 from captum_attattr.tree.by_layer import grow_by_layer
 from captum_attattr.tree.drawing import draw_tree
-from captum_attattr.tree.growth import Edge, Grown, best_part, grow_by_share, total_of
+from captum_attattr.tree.growth import Edge, Grown, best_part, grow_by_attribution, total_of
 from captum_attattr.tree.layout import Plan
 from captum_attattr.tree.words import as_dot, as_text
 
@@ -117,11 +125,11 @@ class AttributionTree:
             if tokens is not None or layers is not None:
                 raise ValueError("An explanation has tokens and layers of its own: leave tokens and layers out.")
             segments = sentences_of(attributions) if segments is None else segments
-            self._what, self._notes = what_of(attributions), _notes(attributions, scale)
+            self._what, self._notes = explained_name(attributions), _notes(attributions, scale)
             tokens, names, layers = attributions.tokens, attributions.token_names, attributions.layers
             attributions = attributions.attributions
-        shares = shares_of(attributions)
-        depth, count = shares.shape[:2]
+        summed = sum_over_heads(attributions)
+        depth, count = summed.shape[:2]
         self.tokens = one_each("tokens", [str(n) for n in range(count)] if tokens is None else tokens, count)
         self.names = self.tokens if names is None else names
         """The tokens, told apart where the same one is there more than once."""
@@ -130,19 +138,19 @@ class AttributionTree:
             raise ValueError(f"layers must go from the lowest to the top one, got {self.layers}.")
         self.segments = None if segments is None else one_each("segments", segments, count)
         """Which sentence of a pair each token belongs to; None if that is not known."""
-        self.root = root_of(root, shares)
+        self.root = root_of(root, summed)
         """Position of the token that the classifier reads, None if there is no such token."""
         self.scale: Scale = scale
         """What scores are parts of."""
-        self.total = total_of(shares)
+        self.total = total_of(summed)
         """The sum of the magnitudes of the tokens' scores, in the unit of the output."""
         self.penalty = fraction("penalty", penalty)
-        grown, self.tau = _grown(shares, self.root, scale, tau, top_tau)
+        grown, self.tau = _grown(summed, self.root, scale, tau, top_tau)
         self.top = grown.top
         """Position of the token below the root: what its first edge leads to. Without a root it is the top itself."""
         worth = grown.scores.abs() if scale == "total" else grown.scores
         self.edges = [
-            Edge(self.layers[at[0]], at[1], at[2], float(grown.scores[at]), float(shares[at]))
+            Edge(self.layers[at[0]], at[1], at[2], float(grown.scores[at]), float(summed[at]))
             for at in best_part(grown.links, worth, grown.firm, self.penalty)
         ]
         """Strongest first, or from the top layer down: every token comes as a key before it comes as a query."""
@@ -187,7 +195,7 @@ class AttributionTree:
         graph = nx.DiGraph()
         graph.add_nodes_from((node, {"token": self.tokens[node]}) for node in self.nodes)
         graph.add_edges_from(
-            (e.query, e.key, {"layer": e.layer, "score": e.score, "share": e.share}) for e in self.edges
+            (e.query, e.key, {"layer": e.layer, "score": e.score, "share": e.attribution}) for e in self.edges
         )
         return graph
 
@@ -262,17 +270,17 @@ class AttributionTree:
 
 
 def _grown(
-    shares: Tensor, root: int | None, scale: Scale, tau: float | None, top_tau: float | None
+    attributions: Tensor, root: int | None, scale: Scale, tau: float | None, top_tau: float | None
 ) -> tuple[Grown, float]:
     """The tree on that scale, and the threshold that it was grown with."""
     if scale == "total":
         if top_tau is not None:
             raise ValueError("top_tau is for scale='layer': on one scale one threshold, tau, holds in all layers.")
         least = fraction("tau", 0.02 if tau is None else tau)
-        return grow_by_share(shares, root, least), least
+        return grow_by_attribution(attributions, root, least), least
     if scale == "layer":
         least = fraction("tau", 0.4 if tau is None else tau)
-        return grow_by_layer(shares, root, least, fraction("top_tau", 0.0 if top_tau is None else top_tau)), least
+        return grow_by_layer(attributions, root, least, fraction("top_tau", 0.0 if top_tau is None else top_tau)), least
     raise ValueError(f"Unknown scale {scale!r}. Choose 'total' or 'layer'.")
 
 

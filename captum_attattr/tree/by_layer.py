@@ -12,30 +12,30 @@ from torch import Tensor
 from captum_attattr.tree.growth import Grown, Link
 
 
-def grow_by_layer(shares: Tensor, root: int | None, tau: float, top_tau: float) -> Grown:
+def grow_by_layer(attributions: Tensor, root: int | None, tau: float, top_tau: float) -> Grown:
     """The paper's tree: under the root the token that gathers the most, and what hangs on that."""
-    top, scores = _top_node(shares, root), _edge_scores(shares, root)
+    top, scores = _top_node(attributions, root), _edge_scores(attributions, root)
     return Grown(top, scores, _grow(scores, top, root, tau, top_tau), 0 if root is None else 1)
 
 
-def _top_node(shares: Tensor, root: int | None) -> int:
+def _top_node(attributions: Tensor, root: int | None) -> int:
     """The token, root apart, that gathers the most from other tokens, over all layers."""
-    total = shares.sum(0)
+    total = attributions.sum(0)
     gathered = total.sum(-1) - total.diagonal()
     if root is not None:
         gathered[root] = -torch.inf
     return int(gathered.argmax())
 
 
-def _edge_scores(shares: Tensor, root: int | None) -> Tensor:
+def _edge_scores(attributions: Tensor, root: int | None) -> Tensor:
     """Each layer divided by its largest share in rows other than the root's; by its largest magnitude if there is none.
 
     In the top layer of a classifier that reads [CLS] alone, there is none: all other rows are zero.
     """
-    others = torch.arange(shares.shape[1]) != (-1 if root is None else root)
-    largest = shares[:, others].amax((1, 2), keepdim=True)
-    size = torch.where(largest > 0, largest, shares.abs().amax((1, 2), keepdim=True))
-    return torch.where(size > 0, shares / size, 0)
+    others = torch.arange(attributions.shape[1]) != (-1 if root is None else root)
+    largest = attributions[:, others].amax((1, 2), keepdim=True)
+    size = torch.where(largest > 0, largest, attributions.abs().amax((1, 2), keepdim=True))
+    return torch.where(size > 0, attributions / size, 0)
 
 
 def _grow(scores: Tensor, top: int, root: int | None, tau: float, top_tau: float) -> list[Link]:

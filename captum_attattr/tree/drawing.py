@@ -8,7 +8,7 @@ from typing import cast
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
-from matplotlib.path import Path
+from matplotlib.path import Path as CurvePath
 from matplotlib.text import Text
 
 from captum_attattr.colours import AGAINST, FOR
@@ -23,10 +23,12 @@ _DASHES = 6.0, 3.0
 def draw_tree(plan: Plan, axes: Axes, title: str | None, *, resize: bool) -> None:
     """Draw it; with ``resize`` the figure gets the size that suits the tree, else all shrinks with the axes."""
     words = _texts(plan, axes, plan.shown)
-    shares = zip(plan.edges, numbers_of(plan.edges), strict=True)
-    numbers = {edge.key: axes.text(0, 0, _with_minus(share), fontsize=_SMALL) for edge, share in shares}
+    attributions = zip(plan.edges, numbers_of(plan.edges), strict=True)
+    numbers = {
+        edge.key: axes.text(0, 0, _with_minus(attribution), fontsize=_SMALL) for edge, attribution in attributions
+    }
     sizes = [{place: _inches(text)[0] for place, text in texts.items()} for texts in (words, numbers)]
-    sheet = Sheet.of(sizes[0], sizes[1], set(plan.heights), plan.is_whole)
+    sheet = Sheet.from_sizes(sizes[0], sizes[1], set(plan.heights), plan.is_whole)
     above = [
         axes.text(0, 0, plan.title if title is None else title, fontsize=_LETTERS + 1, parse_math=False),
         axes.text(0, 0, plan.small_print, fontsize=_SMALL, color=GREY, parse_math=False),
@@ -126,7 +128,7 @@ def _draw_words(
         number = numbers[edge.key]
         number.set(position=sheet.number(edge.key, plan.heights[edge.key]), ha="center", zorder=4)
         number.set(rotation=90 * sheet.upright, va="top" if sheet.upright else "center", fontsize=scale * _SMALL)
-        number.set(color=FOR if edge.share > 0 else AGAINST)
+        number.set(color=FOR if edge.attribution > 0 else AGAINST)
         number.set_bbox({"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8})
 
 
@@ -142,9 +144,9 @@ def _draw_edges(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
         start, end = sheet.columns[edge.query] + aside, sheet.columns[edge.key]
         low, high = sheet.y(heights[edge.key]), sheet.y(heights[edge.key] + 1)
         bend, up = sheet.step * 0.55, 4 / 3 * (aside if end > start else -aside)  # side by side in the middle, too
-        curve = Path([(start, high), (start, high - bend + up), (end, low + bend + up), (end, low)], [1, 4, 4, 4])
+        curve = CurvePath([(start, high), (start, high - bend + up), (end, low + bend + up), (end, low)], [1, 4, 4, 4])
         style = (0, tuple(dash / points for dash in _DASHES)) if crosses else "-"  # matplotlib takes them in widths
-        patch = PathPatch(curve, facecolor="none", edgecolor=FOR if edge.share > 0 else AGAINST, capstyle="butt")
+        patch = PathPatch(curve, facecolor="none", edgecolor=FOR if edge.attribution > 0 else AGAINST, capstyle="butt")
         patch.set(linewidth=scale * points, linestyle=style, zorder=3)
         patch.set_gid(f"edge {edge.query} {edge.key}")
         axes.add_patch(patch)

@@ -19,15 +19,20 @@ Link = tuple[int, int, int]
 
 
 class Edge(NamedTuple):
-    """In this layer the query, which is in the tree, looks at the key, which hangs itself there."""
+    """An edge of the tree: in this layer the query, a token of the tree, looks at the key, which the edge adds."""
 
     layer: int
     query: int
     key: int
     score: float
-    """The share in parts of the total, or of its layer's largest one: what thresholds and the penalty speak of."""
-    share: float
-    """The share itself, summed over heads, in the unit of the output."""
+    """The attribution divided by the total, or by the largest one of its layer; thresholds and penalty apply to it."""
+    attribution: float
+    """The attribution, summed over heads, in the unit of the output."""
+
+    @property
+    def share(self) -> float:
+        """The former name of ``attribution``."""
+        return self.attribution
 
 
 class Grown(NamedTuple):
@@ -42,39 +47,39 @@ class Grown(NamedTuple):
     """So many of the first links are there whatever they weigh."""
 
 
-def only_reader(shares: Tensor) -> int | None:
+def only_reader(attributions: Tensor) -> int | None:
     """The only token with shares in the top layer: what the classifier does not read can have none there."""
-    rows = shares[-1].ne(0).any(-1).nonzero().flatten().tolist()
+    rows = attributions[-1].ne(0).any(-1).nonzero().flatten().tolist()
     return rows[0] if len(rows) == 1 else None
 
 
-def total_of(shares: Tensor) -> float:
+def total_of(attributions: Tensor) -> float:
     """The sum over tokens of the magnitudes of what they are given, each over all layers and queries."""
-    return float(shares.sum((0, 1)).abs().sum())
+    return float(attributions.sum((0, 1)).abs().sum())
 
 
-def grow_by_share(shares: Tensor, root: int | None, tau: float) -> Grown:
+def grow_by_attribution(attributions: Tensor, root: int | None, tau: float) -> Grown:
     """All layers on one scale: of all looks from the tree at tokens outside of it the largest, and again, and again.
 
     A look of less than ``tau`` of the total does not count. Without a root the token that looks most is the top.
     """
-    total = total_of(shares)
-    sizes = shares.abs().numpy().copy()
+    total = total_of(attributions)
+    sizes = attributions.abs().numpy().copy()
     sizes[:, range(sizes.shape[1]), range(sizes.shape[1])] = 0
     reader = int(sizes.sum((0, 2)).argmax()) if root is None else root
-    firm = _firm_links(shares, sizes, reader)
+    firm = _firm_links(attributions, sizes, reader)
     links = _strongest_first(sizes, reader, firm, tau * total)
     top = links[0][2] if links and root is not None else reader
-    return Grown(top, shares / total if total > 0 else torch.zeros_like(shares), links, len(firm))
+    return Grown(top, attributions / total if total > 0 else torch.zeros_like(attributions), links, len(firm))
 
 
-def _firm_links(shares: Tensor, sizes: np.ndarray, reader: int) -> list[Link]:
+def _firm_links(attributions: Tensor, sizes: np.ndarray, reader: int) -> list[Link]:
     """The reader's strongest look, and its look at the token of which it takes most over all layers, if another."""
     row = sizes[:, reader]
     if not row.any():
         return []
     layer, key = divmod(int(row.argmax()), row.shape[1])
-    together = shares[:, reader].sum(0).abs().numpy() * (row.max(0) > 0)
+    together = attributions[:, reader].sum(0).abs().numpy() * (row.max(0) > 0)
     most = int(together.argmax())
     first = [(layer, reader, key)]
     return first if most == key or together[most] == 0 else [*first, (int(row[:, most].argmax()), reader, most)]

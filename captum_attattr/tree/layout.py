@@ -73,8 +73,8 @@ class Plan:
     def legend(self) -> list[tuple[str, str, bool]]:
         """Of each kind of edge that is there: what it means, its colour, and whether it is dashed."""
         kinds = [
-            (f"raises the {self.what}", FOR, False, any(edge.share > 0 for edge in self.edges)),
-            (f"lowers the {self.what}", AGAINST, False, any(edge.share <= 0 for edge in self.edges)),
+            (f"raises the {self.what}", FOR, False, any(edge.attribution > 0 for edge in self.edges)),
+            (f"lowers the {self.what}", AGAINST, False, any(edge.attribution <= 0 for edge in self.edges)),
             ("crosses the sentences", GREY, True, any(self.crossing)),
         ]
         return [(name, colour, dashed) for name, colour, dashed, there in kinds if there]
@@ -98,7 +98,7 @@ class Sheet:
     """Length of each token's word."""
 
     @classmethod
-    def of(cls, words: dict[int, float], numbers: dict[int, float], inside: set[int], has_row: bool) -> Sheet:
+    def from_sizes(cls, words: dict[int, float], numbers: dict[int, float], inside: set[int], has_row: bool) -> Sheet:
         """For words and numbers of these lengths, of which some are in the tree, with or without the text below it."""
         upright = sum(words.values()) + _GAP * len(words) > _WIDEST
         columns, ends, right = {}, {}, _LEFT
@@ -144,10 +144,10 @@ def widths(edges: Sequence[Edge]) -> list[float]:
 
 def numbers_of(edges: Sequence[Edge]) -> list[str]:
     """The shares, all with as many decimals as the smallest one needs to be told from zero."""
-    least = min((abs(edge.share) for edge in edges if edge.share), default=1.0)
+    least = min((abs(edge.attribution) for edge in edges if edge.attribution), default=1.0)
     decimals = max(2, 1 + math.ceil(-math.log10(least)))
     form = f"+.{decimals}f" if decimals < 8 else "+.1e"
-    return [format(edge.share, form) for edge in edges]
+    return [format(edge.attribution, form) for edge in edges]
 
 
 def starts(plan: Plan, columns: dict[int, float]) -> list[float]:

@@ -35,7 +35,7 @@ def as_dot(
     lines += [f"  {node} [label={_quoted(tokens[node])}];" for node in (top, *(edge.key for edge in edges))]
     for edge, width, number in zip(edges, widths(edges), numbers_of(edges), strict=True):
         look = f'label="layer {edge.layer}, {number}", penwidth={width:.2f}'
-        look += f', color="{FOR if edge.share > 0 else AGAINST}"' + ", style=dashed" * (edge in crossing)
+        look += f', color="{FOR if edge.attribution > 0 else AGAINST}"' + ", style=dashed" * (edge in crossing)
         lines.append(f"  {edge.query} -> {edge.key} [{look}];")
     for layer in layers:
         keys = [str(edge.key) for edge in edges if edge.layer == layer]

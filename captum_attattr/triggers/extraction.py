@@ -141,16 +141,16 @@ def strongest(
     return chosen
 
 
-def strongest_pairs(shares: Tensor, second_pair: float = 0.2) -> tuple[int, int, list[tuple[int, int]]]:
+def strongest_pairs(attributions: Tensor, second_pair: float = 0.2) -> tuple[int, int, list[tuple[int, int]]]:
     """The layer and head with the largest share, and the (query, key) of its one or two largest shares.
 
     Args:
         shares: Of one text (layer, head, query, key).
         second_pair: See :func:`extract_triggers`.
     """
-    _, heads, width, _ = shares.shape
-    layer, head = divmod(int(shares.flatten(2).amax(2).argmax()), heads)
-    best = shares[layer, head].flatten().topk(min(2, width * width))
+    _, heads, width, _ = attributions.shape
+    layer, head = divmod(int(attributions.flatten(2).amax(2).argmax()), heads)
+    best = attributions[layer, head].flatten().topk(min(2, width * width))
     count = 1 + int(bool((best.values[1:] >= second_pair * best.values[0]).any()))
     return layer, head, [divmod(place, width) for place in best.indices[:count].tolist()]
 
@@ -167,11 +167,11 @@ def _patterns(
     classifier: Classifier, batch: Batch, examples: Sequence[Example], second_pair: float, n_steps: int
 ) -> dict[int, Trigger | None]:
     """The trigger of each text of a batch."""
-    predicted, shares = _attributed(classifier, batch, n_steps)
+    predicted, attributions = _attributed(classifier, batch, n_steps)
     found: dict[int, Trigger | None] = {}
     for row, (place, example) in enumerate(zip(batch.places, examples, strict=True)):
-        kept = batch.real[row].to(shares[0].device)
-        own = torch.stack([layer[row][:, kept][:, :, kept] for layer in shares])
+        kept = batch.real[row].to(attributions[0].device)
+        own = torch.stack([layer[row][:, kept][:, :, kept] for layer in attributions])
         label = classifier.labels[predicted[row]]
         found[place] = _trigger(own, example, label, batch.tokens[row], classifier.tokenizer, second_pair)
     return found
@@ -183,14 +183,14 @@ def _attributed(classifier: Classifier, batch: Batch, n_steps: int) -> tuple[lis
     outputs, layers = classifier.predict(batch)
     predicted = outputs.argmax(-1).tolist()
     method = SelfAttentionAttribution(classifier.outputs, layers)
-    shares = method.attribute(ids, target=predicted, additional_forward_args=tuple(rest), n_steps=n_steps)
-    return predicted, shares
+    attributions = method.attribute(ids, target=predicted, additional_forward_args=tuple(rest), n_steps=n_steps)
+    return predicted, attributions
 
 
 def _trigger(
-    shares: Tensor, example: Example, label: str, tokens: list[str], tokenizer: Any, second_pair: float
+    attributions: Tensor, example: Example, label: str, tokens: list[str], tokenizer: Any, second_pair: float
 ) -> Trigger | None:
-    layer, head, pairs = strongest_pairs(shares, second_pair)
+    layer, head, pairs = strongest_pairs(attributions, second_pair)
     words = token_words(example, tokens, tokenizer)
     wanted = sorted({word for pair in pairs for token in pair if (word := words[token]) is not None and word.text})
     if not wanted:
@@ -201,7 +201,7 @@ def _trigger(
         parts=tuple(word.part for word in wanted),
         label=label,
         pairs=tuple((tokens[query], tokens[key]) for query, key in pairs),
-        shares=tuple(float(shares[layer, head, query, key]) for query, key in pairs),
+        shares=tuple(float(attributions[layer, head, query, key]) for query, key in pairs),
         layer=layer,
         head=head,
         source=example.text,
