@@ -13,10 +13,10 @@ from typing import Any
 from torch import nn
 
 from captum_attattr.files.digest import Digest, bytes_of
+from captum_attattr.files.records import Count, Sealed, seal, unseal
 from captum_attattr.files.writing import only_here, writing
 from captum_attattr.heads.moments import Moments, MomentsRecord
 from captum_attattr.heads.processes import raise_together, rank_and_size
-from captum_attattr.files.records import Count, Sealed, seal, unseal
 
 FORMAT_VERSION = 1
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from captum_attattr.text.classifier import Classifier
 from captum_attattr.files.digest import Digest
 from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.text.classifier import Classifier
 from captum_attattr.text.gold_labels import NO_LABEL
 
 LABELS = ("labels", "label")

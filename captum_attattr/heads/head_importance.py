@@ -13,19 +13,18 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from captum_attattr.attention import UnsupportedModelError, attention_layers
-from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
-from captum_attattr.files.digest import Digest
-from captum_attattr.heads.feeding import LABELS, Feed, feed
+from captum_attattr.attention import HeadNumbers, UnsupportedModelError, attention_layers
 from captum_attattr.engine.forward import uncompiled
-from captum_attattr.attention import HeadNumbers
+from captum_attattr.files.digest import Digest
+from captum_attattr.files.records import Record, checked
+from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
+from captum_attattr.heads.feeding import LABELS, Feed, feed
+from captum_attattr.heads.importance import Importance
 from captum_attattr.heads.measures import Measure, measure_of
-from captum_attattr.text.model_output import Kind, output_of
 from captum_attattr.heads.moments import Moments, MomentsRecord, merge
 from captum_attattr.heads.outputs import Examples, Seen, count_of, examples_of
 from captum_attattr.heads.processes import check_agreement, gathered, rank_and_size
-from captum_attattr.heads.importance import Importance
-from captum_attattr.files.records import Record, checked
+from captum_attattr.text.model_output import Kind, output_of
 
 
 class _State(Record):

@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from captum_attattr.files.writing import writing
 from captum_attattr.files.records import Count, Rows, Sealed, matrix, rows, seal, unseal
+from captum_attattr.files.writing import writing
 
 FORMAT_VERSION = 1
 

@@ -28,15 +28,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
+from captum_attattr.attention import AttentionCall, Handler, HeadNumbers, Result, intercepted
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.engine.forward import Forward
-from captum_attattr.text.gold_labels import GoldLabels
-from captum_attattr.attention import HeadNumbers
-from captum_attattr.text.model_output import Output
 from captum_attattr.engine.module_calls import ModuleCalls, refuse_dropout
-from captum_attattr.heads.outputs import Examples
 from captum_attattr.engine.replay import Recording, Substitute
+from captum_attattr.heads.outputs import Examples
+from captum_attattr.text.gold_labels import GoldLabels
+from captum_attattr.text.model_output import Output
 
 # Rows that one run of the model takes when heads are masked one by one: more are no faster on a CPU.
 _MOST_ROWS = 128

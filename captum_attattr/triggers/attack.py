@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers.patterns import Trigger, apply_trigger
 
 

@@ -25,8 +25,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_attattr.attribution import SelfAttentionAttribution
-from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.files.examples import Example
+from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers.attack import Accuracy, AttackResult, attack, checked_examples, in_batches
 from captum_attattr.triggers.patterns import Trigger, apply_trigger, load_triggers, save_triggers
 

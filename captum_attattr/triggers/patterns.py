@@ -12,8 +12,8 @@ from typing import Annotated, overload
 
 from pydantic import Field
 
-from captum_attattr.files.writing import writing
 from captum_attattr.files.records import Count, Record, Sealed, seal, unseal
+from captum_attattr.files.writing import writing
 
 FORMAT_VERSION = 1
 

@@ -1,0 +1,6 @@
+"""Which heads matter, over a data set: measures, the run over the data, and what it found."""
+
+from captum_attattr.heads.head_importance import HeadImportance
+from captum_attattr.heads.importance import Importance
+
+__all__ = ["HeadImportance", "Importance"]
