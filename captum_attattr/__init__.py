@@ -1,4 +1,4 @@
-"""Explain Transformers by their attention: self-attention attribution as a Captum method, and what it is good for."""
+"""Explain Transformers by their attention: self-attention attribution as a Captum method, and its applications."""
 
 from captum_attattr.aggregation import head_scores, layer_scores, pair_scores, token_scores
 from captum_attattr.attention import (

@@ -1,11 +1,11 @@
-"""From shares of token pairs to scores of heads, tokens, pairs and layers.
+"""Scores of heads, tokens, pairs and layers, from the attributions of token pairs.
 
-All functions take attributions as :meth:`SelfAttentionAttribution.attribute` gives them: a tensor
-(layer, batch, head, query, key), a list of (batch, head, query, key), or one sentence's
-(layer, head, query, key). The batch axis stays where it was. Signs are kept unless said otherwise.
+All functions take attributions as :meth:`SelfAttentionAttribution.attribute` returns them: a tensor
+(layer, batch, head, query, key), a list of (batch, head, query, key), or one sentence's (layer, head, query, key). The
+result has a batch axis if the attributions have one. Signs are kept unless stated otherwise.
 
-Each layer has a path of its own, so scores of different layers are shares of different differences: sums over
-layers rank and compare, but are no shares of the output (those of the joint path are).
+On the layerwise path each layer's attributions sum to a difference of its own, F(A) - F(A0). So sums over layers serve
+to rank and compare, but do not add up to a difference of the output; on the joint path they do.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def head_scores(
     *,
     within_layer: bool = False,
 ) -> Tensor:
-    """One score a head: how much of its layer's difference a head accounts for.
+    """Compute one score a head: how much it adds to its layer's difference F(A) - F(A0).
 
     Args:
         attributions: See the module.
-        reduction: "sum" of a head's shares (the head's own share), "absolute" (sum of magnitudes), or "max", the
-            largest share of one pair (Hao et al., AAAI 2021, eq. 6, before the mean over examples).
+        reduction: "sum" of a head's attributions (the attribution of the head), "absolute" (sum of magnitudes), or
+            "max", the largest attribution of one pair (Hao et al., AAAI 2021, eq. 6, before the mean over examples).
         normalize: Divide by the largest magnitude ("max"), the sum of magnitudes ("l1") or the norm ("l2").
         within_layer: Normalise each layer by itself, not all heads together.
 
@@ -61,13 +61,13 @@ def head_scores(
 def token_scores(
     attributions: Tensor | Sequence[Tensor], reduction: TokenReduction = "received", normalize: Normalize = None
 ) -> Tensor:
-    """One score a token, summed over layers and heads.
+    """Compute one score a token, summed over layers and heads.
 
     Args:
         attributions: See the module.
-        reduction: "received", what a token gets as a key from all queries; "sent", what it looks at as a query;
-            "first", what the first token ([CLS] in BERT) takes from it. The default named the tokens that a prediction
-            rests on best, on the joint path above all (``benchmarks/results/faithfulness.md``).
+        reduction: "received", the sum over all queries with the token as key; "sent", the sum over all keys with the
+            token as query; "first", the attribution of the first token ([CLS] in BERT) looking at it. The default is
+            the most faithful one, above all on the joint path (``benchmarks/results/faithfulness.md``).
         normalize: As in :func:`head_scores`.
 
     Returns:
@@ -86,25 +86,25 @@ def token_scores(
 
 
 def pair_scores(attributions: Tensor | Sequence[Tensor], normalize: Normalize = None) -> Tensor:
-    """One score a token pair, summed over layers and heads: (query, key) or (batch, query, key)."""
+    """Compute one score a token pair, summed over layers and heads: (query, key) or (batch, query, key)."""
     return _normalized(stack_layers(attributions).sum((0, -3)), normalize, (-2, -1))
 
 
 def layer_scores(attributions: Tensor | Sequence[Tensor], normalize: Normalize = None) -> Tensor:
-    """One score a layer, F(A) - F(A0) up to the integration error: (layer,) or (layer, batch)."""
+    """Compute one score a layer, F(A) - F(A0) up to the integration error: (layer,) or (layer, batch)."""
     return _normalized(stack_layers(attributions).sum((-3, -2, -1)), normalize, (0,))
 
 
 def stack_layers(attributions: Tensor | Sequence[Tensor]) -> Tensor:
-    """Attributions as one tensor with the layers in front.
+    """Return attributions as one tensor with the layers along dimension 0.
 
     Raises:
-        ValueError: Layers of different shapes, or a tensor of another number of axes.
+        ValueError: Layers have different shapes, or a tensor has another number of axes.
     """
     if not isinstance(attributions, Tensor):
         shapes = {tuple(layer.shape) for layer in attributions}
         if len(shapes) != 1:
-            raise ValueError(f"Layers must have one shape to be taken together, got {sorted(shapes)}.")
+            raise ValueError(f"Layers must have the same shape to be stacked, got {sorted(shapes)}.")
         attributions = torch.stack(list(attributions))
     if attributions.dim() not in (4, 5):
         raise ValueError(

@@ -1,6 +1,6 @@
-"""The colours of all pictures: purple speaks for, orange against, white is zero; attention, without a sign, is green.
+"""The colours of all pictures: purple is for the target, orange against it, white is zero; attention is green.
 
-Purple and orange are ColorBrewer's PuOr, which people with all common kinds of colour vision tell apart.
+Purple and orange are ColorBrewer's PuOr, which people with all common kinds of colour vision can tell apart.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 
 COLOURS, FOR, AGAINST = "PuOr", "#542788", "#b35806"
 
-# The map's very ends are so dark that purple and orange look alike.
+# At its ends the colour map is so dark that purple and orange look alike.
 _ENDS = 0.07
 _ATTENTION = LinearSegmentedColormap.from_list("attention", ["#ffffff", "#b9dcd9", "#3f9a95", "#053f3c"])
 
 
 @cache
 def palette(count: int = 41) -> list[str]:
-    """Colours of the numbers from -1 to 1, evenly spaced; white in the middle."""
+    """Return colours for the numbers from -1 to 1, evenly spaced, with white in the middle."""
     colours = [to_hex(colormaps[COLOURS](place)) for place in np.linspace(_ENDS, 1 - _ENDS, count)]
     colours[count // 2] = "#ffffff"
     return colours
@@ -28,12 +28,12 @@ def palette(count: int = 41) -> list[str]:
 
 @cache
 def attention_palette(count: int) -> list[str]:
-    """Colours of the numbers from 0 to the largest, evenly spaced."""
+    """Return colours for the numbers from 0 to the largest, evenly spaced."""
     return [to_hex(_ATTENTION(place)) for place in np.linspace(0, 1, count)]
 
 
 def colour(number: float) -> str:
-    """The colour of a number from -1 to 1.
+    """Return the colour of a number from -1 to 1.
 
     Example:
         >>> colour(0.0)
@@ -44,5 +44,5 @@ def colour(number: float) -> str:
 
 
 def ink(number: float) -> str:
-    """Black or white, what is legible on :func:`colour`."""
+    """Return black or white, whichever is legible on :func:`colour`."""
     return "#ffffff" if abs(number) > 0.6 else "#1c1b22"

@@ -489,8 +489,12 @@ PLAIN = {
     "no heads": ({"num_attention_heads": 0}, "from this folder: ZeroDivisionError"),
     "heads that do not divide": ({"num_attention_heads": 3}, "from this folder: .*not a multiple"),
     "no labels": ({"id2label": {}, "label2id": {}}, "the numbers none|could be loaded"),
-    "labels from 1": ({"id2label": {"1": "a", "2": "b", "3": "c"}}, "have the numbers 1, 2, 3, .*Number them 0 to 2"),
-    "labels with a gap": ({"id2label": {"0": "a", "2": "b", "3": "c"}}, "the numbers 0, 2, 3, .*Number them 0 to 2"),
+    "labels from 1": (
+        {"id2label": {"1": "a", "2": "b", "3": "c"}}, "have the numbers 1, 2, 3, .*Number the labels 0 to 2"
+    ),
+    "labels with a gap": (
+        {"id2label": {"0": "a", "2": "b", "3": "c"}}, "the numbers 0, 2, 3, .*Number the labels 0 to 2"
+    ),
     "labels by name": ({"id2label": {"a": 0, "b": 1, "c": 2}}, "could be loaded as .* from this folder: "),
     "labels in a list": ({"id2label": ["a", "b", "c"]}, "could be loaded as .* from this folder: "),
     "another kind of model": ({"model_type": "vit"}, "could be loaded as .* from this folder: "),

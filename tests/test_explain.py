@@ -385,7 +385,9 @@ def test_nothing_is_said_otherwise(capsys):
 
 def test_a_text_longer_than_the_model_takes_is_cut_and_that_is_said():
     model, tokenizer = bert(max_position_embeddings=8)
-    with pytest.warns(UserWarning, match=r"^1 of 2 texts cut, as the model takes 8 tokens \(text 1 has 22\)") as caught:
+    with pytest.warns(
+        UserWarning, match=r"^1 of 2 texts were cut, as the model takes 8 tokens \(text 1 has 22\)"
+    ) as caught:
         short, long = explain(["good", "good " * 20], model, tokenizer)
     assert caught[0].filename == __file__
     assert len(short.tokens) == 3

@@ -31,7 +31,7 @@ BAD = {
     "blank text": (ValueError, r"^text is empty", " \n\t", {}),
     "an empty text among others": (ValueError, r"^text 1 is empty", [TEXT, " "], {}),
     "no text": (ValueError, r"empty list: give at least one", [], {}),
-    "nothing known": (ValueError, r"text 1 .* holds nothing that the tokenizer knows", [TEXT, "\u200b"], {}),
+    "nothing known": (ValueError, r"text 1 .* holds no token that the tokenizer knows", [TEXT, "\u200b"], {}),
     "broken text": (ValueError, r"text is not valid Unicode: was it read with the right encoding", "bad \udcff", {}),
     "no string": (TypeError, r"text must be a string or a list of strings, got int", 5, {}),
     "no string in the list": (TypeError, r"text 1 is a float, expected a string", [TEXT, 1.0], {}),
@@ -112,7 +112,7 @@ def test_another_model_s_tokenizer_is_refused(untouched):
     ids = torch.tensor([[1, 2, 3]])
     with (
         untouched(model, lambda: model(ids)),
-        pytest.raises(ValueError, match=r"model knows 50: is it the model's own"),
+        pytest.raises(ValueError, match=r"model has only 50 tokens: is it the model's own"),
     ):
         explain(TEXT, model, tokenizer)
 

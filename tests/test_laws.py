@@ -398,7 +398,7 @@ def test_a_wrong_number_of_axes_is_refused(score, shape):
 @pytest.mark.parametrize("score", [head_scores, token_scores, pair_scores, layer_scores])
 @pytest.mark.parametrize("shapes", [[(2, 4, 4), (2, 5, 5)], []], ids=["differing", "none"])
 def test_layers_that_do_not_fit_together_are_refused(score, shapes):
-    with pytest.raises(ValueError, match=r"Layers must have one shape"):
+    with pytest.raises(ValueError, match=r"Layers must have the same shape"):
         score([torch.ones(shape) for shape in shapes])
 
 

@@ -97,7 +97,7 @@ def test_a_regression_model_predicts_none_of_several_numbers():
 def test_labels_that_do_not_count_from_0_are_refused(names):
     model, tokenizer = bert()
     model.config.id2label = names
-    with pytest.raises(ValueError, match=r"have the numbers .*Number them 0 to 2, in their order"):
+    with pytest.raises(ValueError, match=r"have the numbers .*Number the labels 0 to 2, in the order"):
         explain(TEXT, model, tokenizer)
 
 

@@ -364,7 +364,7 @@ def test_graphviz_gets_everything_whatever_the_tokens_hold(token):
         ({"attributions": torch.zeros(3, 2, 6, 5)}, "one text's attributions"),
         ({"attributions": torch.zeros(3, 2, 1, 1)}, "at least two tokens"),
         ({"attributions": torch.full((3, 2, 6, 6), torch.nan)}, "NaN"),
-        ({"attributions": []}, "Layers must have one shape"),
+        ({"attributions": []}, "Layers must have the same shape"),
         ({"attributions": made(6), "tokens": ["a"] * 6}, "tokens and layers of its own"),
     ],
 )

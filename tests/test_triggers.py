@@ -242,7 +242,7 @@ def test_a_text_that_is_cut_has_the_words_that_are_left():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         words = words_of(demo()[1], "a b c d e f g", "h i j", most=8)
-    assert "texts cut" in str(caught[0].message)
+    assert "texts were cut" in str(caught[0].message)
     assert [word and word.text for word in words] == [None, "a", "b", "c", None, "h", "i", None]
 
 

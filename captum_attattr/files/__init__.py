@@ -1,1 +1,1 @@
-"""Files that are read and written: whole or not at all, with a declared content and a checksum."""
+"""Reading and writing of files: each is written completely or not at all, with a declared schema and a checksum."""

@@ -1,4 +1,4 @@
-"""Values in a few letters each: different values, different letters."""
+"""Short hashes of tensors and plain values, to compare them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Digest:
         self._hash = hashlib.sha256()
 
     def add(self, value: Any) -> None:
-        """Take in a tensor, a mapping or sequence of values, or anything with a stable ``repr``."""
+        """Add a tensor, a mapping or sequence of values, or anything with a stable ``repr``."""
         if isinstance(value, Tensor):
             self._hash.update(f"{tuple(value.shape)} {value.dtype}".encode() + bytes_of(value))
         elif isinstance(value, Mapping):
@@ -32,13 +32,13 @@ class Digest:
             self._hash.update(repr(value).encode())
 
     def __str__(self) -> str:
-        """The hash of all that was taken in so far."""
+        """The hash of everything added so far."""
         return self._hash.hexdigest()[:16]
 
 
 def bytes_of(tensor: Tensor) -> bytes:
-    """What a tensor holds, wherever it lies."""
-    if tensor.is_meta:  # weights that are kept on disk are not read for this
+    """Return a tensor's content, from any device."""
+    if tensor.is_meta:  # offloaded weights are not read from disk for this
         return b"meta"
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

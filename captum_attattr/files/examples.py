@@ -14,7 +14,7 @@ _COLUMNS = ("sentence", "pair", "label")
 
 @dataclass(frozen=True)
 class Example:
-    """A text, the second text of a pair where there is one, and its label where it is known."""
+    """A text, its second text if it is a pair, and its label if it is known."""
 
     text: str
     text_pair: str | None = None
@@ -29,17 +29,17 @@ def read_examples(
     limit: int | None = None,
     seed: int | None = None,
 ) -> list[Example]:
-    """Read examples from a TSV file with a header line: columns ``sentence`` and, where there, ``pair`` and ``label``.
+    """Read examples from a TSV file with a header line: columns ``sentence`` and, optionally, ``pair`` and ``label``.
 
     Args:
         path: The file, or a folder that holds ``{split}.tsv``.
-        split: Which file of a folder.
+        split: The file to read from a folder.
         labelled: Whether every example must have a label.
-        limit: Only so many examples: the first ones, or with ``seed`` a random choice in the order of the file.
+        limit: Maximum number of examples: the first ones, or with ``seed`` a random choice in the order of the file.
         seed: See ``limit``.
 
     Raises:
-        ValueError: The file cannot be read, has no rows, lacks a column, or a text is empty. The message names the
+        ValueError: The file cannot be read, has no rows or lacks a column, or a text is empty. The message names the
             file and the line.
 
     Example:
@@ -69,7 +69,7 @@ def read_examples(
 
 
 def label_numbers(examples: Sequence[Example], labels: Sequence[str]) -> list[int]:
-    """The examples' labels as numbers of a model's ``labels``, by name or by number.
+    """Convert the examples' labels, given by name or number, to numbers of a model's ``labels``.
 
     Raises:
         ValueError: An example has no label, or one that the model does not have.

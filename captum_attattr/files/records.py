@@ -1,6 +1,6 @@
-"""What files of results hold: declared as a type, read strictly, and sealed by a checksum.
+"""Schemas of result files, which are read strictly and sealed by a checksum.
 
-A file that was changed or damaged after it was written is refused, with what is wrong, never read as something else.
+A file that was changed or damaged after it was written is refused, and the error says what is wrong.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
-"""A whole number of things."""
+"""A whole number, 0 or more."""
 
 Rows = list[list[float | None]]
-"""A matrix of finite numbers; None where there is none."""
+"""A matrix of finite numbers, with None for missing ones."""
 
 
 class Record(BaseModel):
-    """The content of a file: these fields, no other, of these types, no number infinite."""
+    """The content of a file: exactly these fields, of these types, with finite numbers only."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class Sealed(Record):
-    """A record with the version of its format, and a checksum."""
+    """A record with the version of its format and a checksum."""
 
     version: Annotated[int, Field(ge=1)]
     checksum: str
@@ -41,7 +41,7 @@ AnySealed = TypeVar("AnySealed", bound=Sealed)
 
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content, in plain types, with its checksum.
+    """Return the content, in plain types, with its checksum.
 
     Example:
         >>> from captum_attattr.files.records import seal
@@ -52,15 +52,15 @@ def seal(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseal(kind: type[AnySealed], text: str | bytes, version: int) -> AnySealed:
-    """Read what :func:`seal` made, as JSON.
+    """Read a record that :func:`seal` made, from JSON.
 
     Args:
-        kind: What it has to hold.
+        kind: The record's schema.
         text: The JSON.
         version: The newest format that can be read.
 
     Raises:
-        ValueError: It is no JSON, of a newer version, of other fields or types, or was changed.
+        ValueError: The text is no JSON, has a newer version or other fields or types, or was changed.
     """
     content = parsed(text)
     newer = content.get("version")
@@ -70,15 +70,15 @@ def unseal(kind: type[AnySealed], text: str | bytes, version: int) -> AnySealed:
         )
     found = checked(kind, content)
     if found.checksum != _checksum({name: value for name, value in content.items() if name != "checksum"}):
-        raise ValueError("its checksum is not that of its content, which was changed after it was written")
+        raise ValueError("its checksum does not match its content, which was changed after it was written")
     return found
 
 
 def parsed(text: str | bytes) -> dict[str, Any]:
-    """The mapping that a JSON text holds.
+    """Parse a JSON text that holds a mapping.
 
     Raises:
-        ValueError: It is no JSON, nested too deeply, or no mapping.
+        ValueError: The text is no JSON, is nested too deeply, or holds no mapping.
     """
     try:
         content = json.loads(text)
@@ -94,10 +94,10 @@ def parsed(text: str | bytes) -> dict[str, Any]:
 
 
 def checked(kind: type[AnyRecord], content: Any) -> AnyRecord:
-    """The content as a record.
+    """Return the content as a record.
 
     Raises:
-        ValueError: It has other fields or types. The message names the first.
+        ValueError: The content has other fields or types. The message names the first.
     """
     try:
         return kind.model_validate(content)
@@ -112,18 +112,18 @@ def checked(kind: type[AnyRecord], content: Any) -> AnyRecord:
 
 
 def rows(values: Tensor) -> Rows:
-    """A matrix in plain types, with None for NaN."""
+    """Convert a matrix to plain types, with None for NaN."""
     return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
 
 def matrix(values: Rows) -> Tensor:
-    """The matrix that :func:`rows` was made of, bit for bit, float64.
+    """Convert plain types back to the matrix that :func:`rows` was given, bit for bit, float64.
 
     Raises:
-        ValueError: It has no entry, or its rows are not equally long.
+        ValueError: There is no entry, or the rows have different lengths.
     """
     if not values or not values[0] or len({len(row) for row in values}) > 1:
-        raise ValueError(f"a matrix needs rows equally long, got {reprlib.repr([len(row) for row in values])}")
+        raise ValueError(f"a matrix needs rows of equal length, got {reprlib.repr([len(row) for row in values])}")
     return torch.tensor(
         [[math.nan if value is None else value for value in row] for row in values], dtype=torch.float64
     )

@@ -1,4 +1,4 @@
-"""Files of results: written aside and put in their place whole, by one process at a time where it matters."""
+"""Writing of result files: to a temporary file that then replaces the old one, and locks against other processes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from safetensors import SafetensorError
 
 @contextmanager
 def writing(what: str, path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name for the block to write to, which takes the file's place once the block has ended well.
+    """Give the block a temporary file to write, which replaces the file when the block has ended without an error.
 
-    Whoever reads the file, and whenever this process ends, finds the old file or the new one, each whole. Its folder is
-    made; its mode is what the process's umask says, whatever wrote it.
+    At any time, even if the process ends, the file is either the complete old or the complete new one. Missing folders
+    are made. The file's mode is the one that the process's umask gives.
+
+    Args:
+        what: Name of the content, for messages.
+        path: The file.
 
     Raises:
-        ValueError: ``what`` cannot be written there.
+        ValueError: The file cannot be written.
     """
     file = Path(os.path.realpath(path))
     try:
         if file.exists() and not file.is_file():
-            raise ValueError(f"{what} cannot be written to {path}: it is there already, and no regular file.")
+            raise ValueError(f"{what} cannot be written to {path}: it exists already and is no regular file.")
         file.parent.mkdir(parents=True, exist_ok=True)
         part = _beside(file)
         try:
@@ -43,17 +47,17 @@ def writing(what: str, path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def filling(what: str, folder: str | os.PathLike[str], last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
-    """A folder for the block to fill; its files are then put into the given one, over those of the same names.
+    """Give the block a temporary folder to fill, whose files then replace those of the same names in the given folder.
 
     Args:
-        what: What is written.
+        what: Name of the content, for messages.
         folder: Is made if it does not exist; other files in it stay.
-        last: The file without which the folder holds nothing that anybody would read. It is taken away first and put in
-            place last, so that at no time there is a mixture of old and new files that passes for a whole.
-        stale: Patterns of files that must not stay beside the new ones.
+        last: The file without which the folder cannot be read. It is removed first and put in place last, so that a
+            mixture of old and new files is never readable.
+        stale: Patterns of old files to remove.
 
     Raises:
-        ValueError: ``what`` cannot be written there.
+        ValueError: The folder cannot be written.
     """
     target = Path(folder)
     try:
@@ -74,10 +78,10 @@ def filling(what: str, folder: str | os.PathLike[str], last: str, stale: Sequenc
 
 @contextmanager
 def only_here(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Keep other processes, and threads, that ask for the same away from a file until the block ends.
+    """Lock a file against other processes and threads that use this function, until the block ends.
 
     Raises:
-        ValueError: Another one is at it.
+        ValueError: Another process or thread holds the lock, or the file cannot be locked.
     """
     lock = FileLock(f"{os.fspath(path)}.lock")
     try:
@@ -85,25 +89,25 @@ def only_here(path: str | os.PathLike[str]) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise ValueError(
-            f"{path} is in use by another process: wait until it is done, or give this one a file of its own."
+            f"{path} is in use by another process: wait until it is done, or give another file."
         ) from error
     except (OSError, NotImplementedError) as error:
         raise ValueError(f"{path} cannot be locked against other processes: {error}") from error
     try:
         yield
     finally:
-        with suppress(OSError):  # while it is held: whoever has it open already finds that it is gone, and is refused
+        with suppress(OSError):  # while the lock is held: a process that has the file open already cannot lock it then
             os.unlink(lock.lock_file)
         lock.release()
 
 
 def _beside(file: Path) -> Path:
-    """A name that nobody has, in the same folder, so that it can take the other's place in one step."""
+    """Return an unused name in the same folder, from which a file can replace the other in one step."""
     return file.with_name(f".{secrets.token_hex(6)}.part{file.suffix}")
 
 
 def _made(file: Path) -> int:
-    """Make an empty file, and say which mode new files have."""
+    """Make an empty file and return the mode of new files."""
     descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -112,7 +116,7 @@ def _made(file: Path) -> int:
 
 
 def _finish(file: Path, mode: int) -> None:
-    """See a file on the disk, and give it its mode."""
+    """Write a file through to the disk and set its mode."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""From text to answer: a model with its tokenizer, what is asked of it, and the explanation."""
+"""Explanations of texts: a model with its tokenizer, the request, and the explanation."""
 
 from captum_attattr.text.explaining import explain
 from captum_attattr.text.explanation import Explanation

@@ -1,4 +1,4 @@
-"""An explanation at a glance, for notebooks: plain HTML with no script, small enough to be saved with every cell."""
+"""A summary of an explanation for notebooks: plain HTML without scripts, small enough to be saved with every cell."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def card(
     pairs: Sequence[tuple[str, str, float]],
     heads: Sequence[tuple[int, Sequence[float]]],
 ) -> str:
-    """Prediction, the sentence with what each token receives, strongest pairs, and the map of heads.
+    """Make the HTML: prediction, sentence with the score of each token, strongest pairs, and map of heads.
 
     Args:
-        prediction: None where the model predicts no label.
-        explained, output: What F is, and its value.
-        tokens: Each with what it receives.
+        prediction: None if the model predicts no label.
+        explained, output: The name of F and its value.
+        tokens: The tokens, each with its score.
         pairs: Names of query and key, and the pair's score.
-        heads: Numbers of layers, and a score for each head of theirs.
+        heads: Layer numbers, each with a score for every head.
     """
     columns = [("Strongest pairs", _pairs(pairs)), ("Heads", _heads(heads))]
     below = "".join(
@@ -79,7 +79,7 @@ def _pairs(pairs: Sequence[tuple[str, str, float]]) -> str:
 
 
 def _heads(heads: Sequence[tuple[int, Sequence[float]]]) -> str:
-    """The map of heads, the last layer on top as in all pictures; none where it would be too large for a glance."""
+    """Make the map of heads, with the last layer on top as in all pictures; empty if there are too many heads."""
     if sum(len(row) for _, row in heads) > _MOST_HEADS:
         return ""
     most = _largest([score for _, row in heads for score in row])

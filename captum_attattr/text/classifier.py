@@ -1,4 +1,4 @@
-"""A text classifier of transformers and its tokenizer as one thing: texts in, tokens and outputs back."""
+"""A text classifier of transformers with its tokenizer: from texts to tokens and outputs."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ __all__ = ["Asked", "Batch", "Classifier", "load_classifier"]
 
 Asked = Literal["probability", "logit"]
 
-# More tokens squared (pairs, in each head) than this in a batch take much memory and are no faster.
+# Batches with more token pairs than this take much memory and are no faster.
 _MOST_PAIRS = 2**18
 
 
 def _labels(config: Any) -> list[str]:
-    """Names of the outputs, in their order.
+    """Return the names of the outputs, in their order.
 
     Raises:
-        ValueError: They are not numbered from 0, without a gap.
+        ValueError: The labels are not numbered from 0 without gaps.
     """
     names = dict(config.id2label)
     if not names or sorted(names) != list(range(len(names))):
         raise ValueError(
-            f"The model's labels (config.id2label) have the numbers {', '.join(map(str, names)) or 'none'}, outputs "
-            f"count from 0: which is which? Number them 0 to {max(len(names) - 1, 0)}, in their order."
+            f"The model's labels (config.id2label) have the numbers {', '.join(map(str, names)) or 'none'}, but "
+            f"outputs count from 0. Number the labels 0 to {max(len(names) - 1, 0)}, in the order of the outputs."
         )
     return [str(names[number]) for number in range(len(names))]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some of the texts, tokenized together. B texts, T tokens of the longest."""
+    """Some of the texts, tokenized together: B texts, T tokens in the longest."""
 
     places: list[int]
-    """Where each text stood in the list."""
+    """Index of each text in the list of all texts."""
     inputs: tuple[Tensor, ...]
-    """What the model takes, in the order of :attr:`Classifier.input_names`, (B, T) each."""
+    """The model's inputs, in the order of :attr:`Classifier.input_names`, (B, T) each."""
     real: Tensor
-    """(B, T): not padding."""
+    """(B, T): False for padding."""
     tokens: list[list[str]]
     special: list[list[bool]]
 
@@ -59,12 +59,12 @@ class Classifier:
 
     Args:
         model: The model, a folder, a name on the Hub, or None for the bundled one.
-        tokenizer: The model's tokenizer; loaded along with the model where that is a name.
+        tokenizer: The model's tokenizer; loaded with the model if that is given by name or folder.
         output: "probability" or "logit"; a regression model's output is always taken as it is.
 
     Raises:
-        TypeError: A model without a tokenizer, or no model.
-        ValueError: Unknown output, or the model cannot be loaded.
+        TypeError: The model has no tokenizer, or is no model.
+        ValueError: The output is unknown, or the model cannot be loaded.
     """
 
     def __init__(self, model: Any, tokenizer: Any, output: Asked) -> None:
@@ -89,31 +89,31 @@ class Classifier:
         self.input_names: list[str] = []
 
     def outputs(self, *inputs: Tensor) -> Tensor:
-        """F for every label (B, labels), for what the model takes, in order."""
+        """Compute F for every label (B, labels), from the model's inputs in order."""
         with self._batches_allowed():
             logits = getattr(self.model(**dict(zip(self.input_names, inputs, strict=True))), "logits", None)
         if logits is None or tuple(logits.shape) != (len(inputs[0]), len(self.labels)):
             raise TypeError(
                 f"{type(self.model).__name__} does not give one logit a label for each text: explain needs a sequence "
-                "classification model. For others use SelfAttentionAttribution."
+                "classification model. For other models use SelfAttentionAttribution."
             )
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return self._explained.compute(logits)
 
     @property
     def output(self) -> Kind:
-        """What F is: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
+        """The kind of F: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
         return self._explained.kind
 
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """Of each label, from what :meth:`outputs` gave. Regression: the output itself."""
+        """Compute each label's probability from the result of :meth:`outputs`; for a regression, return that result."""
         return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs
 
     def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
-        """F for every label (B, labels), and the attention layers that read the text, in the order of their calls.
+        """Compute F for every label (B, labels), and list the attention layers that read the text, in calling order.
 
-        A layer whose weights are used several times (ALBERT) is there once for each call. Of an encoder-decoder the
-        encoder's layers count: the decoder reads the text shifted by a token.
+        A layer that runs several times (ALBERT) is listed once for each call. Of an encoder-decoder the encoder's
+        layers are listed, as the decoder reads the text shifted by a token.
         """
         reads = self.model.get_encoder() if getattr(self._config, "is_encoder_decoder", False) else self.model
         layers, calls = attention_layers(reads), []
@@ -127,7 +127,7 @@ class Classifier:
         return outputs, [module for module in calls if module in layers]
 
     def target(self, wanted: int | str) -> int:
-        """Number of a label given by number or name, or by a number in letters.
+        """Return the number of a label given by number, by name, or by a number as a string.
 
         Raises:
             ValueError: There is no such label.
@@ -142,7 +142,7 @@ class Classifier:
         raise ValueError(f"target {wanted!r} is not a label of the model. Its labels: {known}.")
 
     def batches(self, texts: Sequence[str], pairs: Sequence[str] | None, batch_size: int) -> Iterator[Batch]:
-        """The texts in batches of like length, so that little is padding."""
+        """Yield the texts in batches of similar length, so that there is little padding."""
         lengths = self._lengths(texts, pairs)
         order = sorted(range(len(texts)), key=lambda place: lengths[place])
         start = 0
@@ -154,22 +154,22 @@ class Classifier:
             start = stop
 
     def _fit(self, places: Sequence[int], lengths: Sequence[int]) -> bool:
-        """Whether texts, shortest first, may share a batch."""
+        """Whether texts, shortest first, may be in one batch."""
         longest = lengths[places[-1]]
         return len(places) * longest**2 <= _MOST_PAIRS and (self._can_pad() or longest == lengths[places[0]])
 
     def _can_pad(self) -> bool:
-        """Decoders look for the text's end by the padding token: tokenizer and model must mean the same."""
+        """Whether texts can be padded: decoders find a text's end by a padding token, which must be the tokenizer's."""
         padding = self.tokenizer.pad_token_id
         return padding is not None and padding == getattr(self._config, "pad_token_id", None)
 
     @contextmanager
     def _batches_allowed(self) -> Iterator[None]:
-        """Without a padding token decoders refuse more than one text, even where nothing is padded."""
+        """Let a decoder without a padding token run on several texts, which it refuses even if nothing is padded."""
         refuses = getattr(self._config, "pad_token_id", 0) is None
         try:
             if refuses:
-                self._config.pad_token_id = -1  # no token has this number: the last one is the text's end
+                self._config.pad_token_id = -1  # no token has this number, so the last token is the text's end
             yield
         finally:
             if refuses:
@@ -182,12 +182,12 @@ class Classifier:
         lengths, limit = [len(ids) for ids in encoding["input_ids"]], self._longest()
         for place, special in enumerate(encoding["special_tokens_mask"]):
             if all(special):
-                raise ValueError(f"text {place} ({texts[place]!r}) holds nothing that the tokenizer knows.")
+                raise ValueError(f"text {place} ({texts[place]!r}) holds no token that the tokenizer knows.")
         cut = [place for place, length in enumerate(lengths) if length > limit]
         if cut:
             warn(
-                f"{len(cut)} of {len(texts)} texts cut, as the model takes {limit} tokens (text {cut[0]} has "
-                f"{lengths[cut[0]]}): what was cut off is not explained."
+                f"{len(cut)} of {len(texts)} texts were cut, as the model takes {limit} tokens (text {cut[0]} has "
+                f"{lengths[cut[0]]}): the part cut off is not explained."
             )
         return [min(length, limit) for length in lengths]
 
@@ -195,7 +195,7 @@ class Classifier:
         positions = [int(getattr(self._config, "max_position_embeddings", None) or 10**9)]
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx:
-                # RoBERTa and its like count positions from after the padding token's number.
+                # RoBERTa and similar models number positions from the padding token's number + 1.
                 positions.append(module.num_embeddings - module.padding_idx - 1)
         return min(self.tokenizer.model_max_length, *positions)
 
@@ -225,11 +225,12 @@ class Classifier:
         known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
         if known is not None and int(ids.max()) >= known:
             raise ValueError(
-                f"The tokenizer gives token number {int(ids.max())}, the model knows {known}: is it the model's own?"
+                f"The tokenizer gives token number {int(ids.max())}, but the model has only {known} tokens: is it the "
+                "model's own tokenizer?"
             )
 
     def _readable(self, encoding: Any, row: int, real: Tensor) -> list[str]:
-        """Tokens as text; a piece that continues a word begins with ##, whatever the tokenizer's own mark."""
+        """Return tokens as text; a piece that continues a word begins with ##, whatever the tokenizer's own mark is."""
         pieces = self.tokenizer.convert_ids_to_tokens(encoding["input_ids"][row].tolist())
         words = list(zip(encoding.sequence_ids(row), encoding.word_ids(row), strict=True)) if encoding.is_fast else None
         readable = []
