@@ -369,8 +369,8 @@ def test_a_text_that_is_cut_is_a_warning_on_standard_error(run, model):
     code, out, err = run("long " * 50, "--model", model, "--json")
     assert code == 0
     assert err == (
-        "captum-attattr: warning: 1 of 1 texts were cut, as the model takes 32 tokens (text 0 has 52): the part cut off "
-        "is not explained.\n"
+        "captum-attattr: warning: 1 of 1 texts were cut, as the model takes 32 tokens (text 0 has 52): the part cut "
+        "off is not explained.\n"
     )
     assert len(json.loads(out)[0]["tokens"]) == 32
 

@@ -262,7 +262,7 @@ def test_heads_of_a_regression_model(run, regression):
     assert found.scores.max() > 1e-3
     code, _, err = heads(run, regression, "--measure", "ablation_accuracy")
     assert code == 2
-    assert "take the measure 'ablation_output'" in err
+    assert "use the measure 'ablation_output'" in err
 
 
 def test_a_regression_model_has_no_accuracy_before_and_after(run, regression):

@@ -266,10 +266,10 @@ CRAFTED = {
     "output infinite": (words(output=float("inf")), "output: Input should be a finite number"),
     "output huge": (words(output=10**400), "output: Input should be a valid number"),
     "output a word": (words(output="0.75"), "output: Input should be a valid number"),
-    "layers doubled": (words(layers=[1, 1]), r"layers \[1, 1\] are there twice"),
+    "layers doubled": (words(layers=[1, 1]), r"layers \[1, 1\] hold one layer twice"),
     "layers below zero": (words(layers=[-1, 0]), "layers.0: Input should be greater than or equal to 0"),
     "layers without end": (words(layers=[0, 10**9]), "layers.1: Input should be less than 10000"),
-    "a layer more": (words(layers=[0, 1, 2]), "expected are .* of 3 layers"),
+    "a layer more": (words(layers=[0, 1, 2]), "expected is .* for 3 layers"),
     "evaluations of fewer": (words(evaluations=[3]), "there are 1 evaluations for 2 paths"),
     "settings are no mapping": (words(settings=["layerwise"]), "settings: Input should be"),
     "settings without a path": (words(settings={"output": "logit"}), "settings.path: Field required"),
@@ -323,7 +323,7 @@ def test_every_number_is_under_the_checksum(tmp_path):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1  # the last bit of a number
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="its numbers are not those that were written"):
+    with pytest.raises(ValueError, match="its tensors are not those that were written"):
         Explanation.load(path)
 
 
@@ -344,8 +344,8 @@ OTHER = {
     "examples without end": ("importance", {"examples": 10**400}, "examples: Input should be less than or equal"),
     "scores of words": ("importance", {"scores": [["a"]]}, "scores.0.0: Input should be a valid number"),
     "scores infinite": ("importance", {"scores": [[float("inf")] * 3] * 2}, "scores.0.0: Input should be a finite"),
-    "scores ragged": ("importance", {"scores": [[1.0], [1.0, 2.0]]}, "rows equally long"),
-    "scores of nothing": ("importance", {"scores": []}, "rows equally long"),
+    "scores ragged": ("importance", {"scores": [[1.0], [1.0, 2.0]]}, "rows of equal length"),
+    "scores of nothing": ("importance", {"scores": []}, "rows of equal length"),
     "spread of others": ("importance", {"standard_deviation": [[1.0]]}, "not those of its scores"),
     "spread below zero": ("importance", {"standard_deviation": [[-1.0] * 3] * 2}, "not those of its scores"),
     "settings a list": ("importance", {"settings": [1]}, "settings: Input should be a valid dictionary"),
@@ -502,7 +502,7 @@ PLAIN = {
     "layers without end": ({"num_hidden_layers": 10**9}, "says 1000000000 layers, at most 10000 are built"),
     "code of its own": (
         {"model_type": "evil", "auto_map": {"AutoConfig": "evil.A", "AutoModelForSequenceClassification": "evil.B"}},
-        "Code that comes with a model is not run here: load it yourself",
+        "Code that comes with a model is not run here: load the model yourself",
     ),
 }  # fmt: skip
 

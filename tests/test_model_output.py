@@ -85,7 +85,7 @@ def test_a_logit_stays_one_and_its_probability_is_known():
 
 def test_a_regression_model_predicts_none_of_several_numbers():
     model, tokenizer = bert(num_labels=3, problem_type="regression")
-    with pytest.raises(ValueError, match=r"gives 3 numbers \(regression\), none of which it predicts: say which"):
+    with pytest.raises(ValueError, match=r"gives 3 numbers \(regression\), none of which it predicts: choose the one"):
         explain(TEXT, model, tokenizer)
     with pytest.raises(ValueError, match="predicts none of its outputs"):
         HeadImportance(model, measure="taylor", target="predicted").update(IDS)
@@ -138,7 +138,7 @@ def test_ablation_of_a_regression_model():
 @pytest.mark.parametrize("settings", [{"num_labels": 1}, {"num_labels": 3, "problem_type": "regression"}], ids=str)
 def test_a_loss_or_an_accuracy_of_a_regression_is_refused(measure, settings):
     found = HeadImportance(small(**settings), measure=measure)
-    with pytest.raises(ValueError, match=r"needs logits of labels.*take the measure 'ablation_output'"):
+    with pytest.raises(ValueError, match=r"needs logits of labels.*use the measure 'ablation_output'"):
         found.update(IDS, [0, 0])
 
 
@@ -292,11 +292,14 @@ def test_labels_that_do_not_fit_are_refused(settings, options, data, message):
 
 
 OF_TOKENS = {
-    "the tokens themselves": (items([5, 6, 7]), "say that each is what the place before it is to say.*target='next'"),
+    "the tokens themselves": (
+        items([5, 6, 7]),
+        "if each token is to be predicted from the position before it.*target='next'",
+    ),
     "out of range": (items([1, 60, 2]), "must be 0 to 59, or -100 for none"),
     "none at all": (items([-100, -100, -100]), "Example 0 of the batch has no label"),
     "numbers": (items([0.5, 1.0, 0.0]), "must be whole numbers"),
-    "for other places": (items([1, 2]), "for 2 places, the model's output has the shape"),
+    "for other places": (items([1, 2]), "for 2 positions, the model's output has the shape"),
 }
 
 
@@ -315,5 +318,5 @@ def test_what_to_give_where_nothing_is_predicted():
         HeadImportance(c.model, measure="taylor").update(c.inputs)
     with pytest.raises(ValueError, match="Got labels of 1 examples for 2"):
         HeadImportance(c.model, measure="taylor").update(c.inputs, [[1, 2]])
-    with pytest.raises(ValueError, match="in rows equally long"):
+    with pytest.raises(ValueError, match="in rows of equal length"):
         HeadImportance(c.model, measure="taylor").update(c.inputs, [[1, 2], [1]])

@@ -40,7 +40,9 @@ def test_explain_leaves_them_at_their_own_attention_and_says_so():
     tokenizer = demo()[1]
     model = sink_model(seed=1, tokens=len(tokenizer)).model.float()
     settings = {"path": "joint", "tolerance": 1e-3, "n_steps": 24}
-    with pytest.warns(UserWarning, match=r"lowest layers \(0\) did not converge within n_steps=24: they are left"):
+    with pytest.warns(
+        UserWarning, match=r"lowest layers \(0\) did not converge within n_steps=24: they keep their own attention"
+    ):
         explanation = explain("A warm, funny film.", model, tokenizer, **settings)
     assert explanation.layers == [1, 2]
     assert abs(float(explanation.delta.sum())) < 1e-3

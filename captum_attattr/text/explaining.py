@@ -1,4 +1,4 @@
-"""From text to explanation: tokenize, predict, attribute, and put each answer together."""
+"""Explanation of texts: tokenize, predict, attribute, and put the results of each text together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from captum_attattr.text.classifier import Asked, Batch, Classifier
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.text.request import Request, Target
 
-# Evaluations that a joint path may take where lowest layers are left out of it: it is smooth then, or they are too few.
+# Maximum number of evaluations of a joint path without its lowest layers: if it takes more, it is still rough.
 _TRIED_STEPS = 60
 
 
@@ -49,39 +49,39 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     """Explain a classification model's output for a text by its attention.
 
     Args:
-        text: A text, or a list of them. Texts of like length are explained together.
+        text: A text, or a list of them. Texts of similar length are explained together.
         model: A sequence classification model of transformers, a folder or a name on the Hub; None for the bundled
             sentiment model. Of an encoder-decoder the encoder's attention is explained.
-        tokenizer: The model's tokenizer; needed where ``model`` is a module.
+        tokenizer: The model's tokenizer; needed if ``model`` is a module.
         text_pair: Second text of a sentence pair, one for each text.
         target: Label to explain, by number or name, one for all or one for each text; None for the predicted one, or
             a regression model's only output.
         output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
-        path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is the
-            better one, and the quicker (``benchmarks/results/faithfulness.md``); layers and heads ask for the other.
-            Lowest layers that keep a joint path from converging (:func:`rough_layers`) are left at their own
-            attention, and a warning says so.
-        tolerance: Relative error to keep: each text takes as many evaluations in each layer as it needs. None for
+        path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is
+            more faithful and faster (``benchmarks/results/faithfulness.md``); for layers and heads use "layerwise". The
+            lowest layers that keep a joint path from converging (:func:`rough_layers`) keep their own attention, and a
+            warning says so.
+        tolerance: Relative error to reach: each text takes as many evaluations in each layer as it needs. None for
             ``n_steps`` evaluations of ``method`` everywhere.
-        n_steps: Evaluations on the path, for each text and layer, 20 by default; with ``tolerance`` at most so many,
-            1,000 by default.
-        method: Rule of integration; another than the default one takes the place of ``tolerance``.
+        n_steps: Number of evaluations on the path, for each text and layer, 20 by default; with ``tolerance`` the
+            maximum, 1,000 by default.
+        method: Integration rule; with a rule other than the default, ``tolerance`` is not used.
         attention_baseline: A0: None for no attention, a number, or "uniform".
-        batch_size: At most so many texts at a time; fewer where they are long.
+        batch_size: Maximum number of texts at a time; fewer if they are long.
         show_progress: Show a progress bar on standard error.
 
     Returns:
-        An :class:`Explanation` for a text; for a list a list of them, in its order.
+        An :class:`Explanation` for a text; for a list of texts a list of them, in the same order.
 
     Raises:
-        ValueError: Empty text, unknown label or layer, a model that cannot be loaded, or settings that do not fit;
+        ValueError: A text is empty, a label or layer is unknown, the model cannot be loaded, or settings do not fit;
             see :meth:`SelfAttentionAttribution.attribute`.
-        TypeError: An argument is of the wrong kind.
-        UnsupportedModelError: The model's attention is out of reach.
+        TypeError: An argument is of the wrong type.
+        UnsupportedModelError: The model's attention cannot be reached.
 
     Warns:
-        UserWarning: A text is longer than the model takes and was cut.
+        UserWarning: A text is longer than the model allows and was cut.
 
     Example:
         >>> from captum_attattr import explain
@@ -102,10 +102,10 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
 def integration_options(
     tolerance: float | None, n_steps: int | None, method: str, attention_baseline: float | str | None = None
 ) -> dict[str, Any]:
-    """Options for :meth:`SelfAttentionAttribution.attribute`: a rule of the user's own takes the tolerance's place.
+    """Make the options of :meth:`SelfAttentionAttribution.attribute`; with a rule of the user's there is no tolerance.
 
     Raises:
-        ValueError, TypeError: Unknown rule, or a number of steps that it cannot have.
+        ValueError, TypeError: The rule is unknown, or cannot have this number of steps.
     """
     if method != "gausslegendre":
         tolerance = None
@@ -121,23 +121,23 @@ def integration_options(
 
 @dataclass(frozen=True)
 class Explainer:
-    """A classifier, and how its outputs are to be explained."""
+    """A classifier with the settings of its explanations."""
 
     classifier: Classifier
     layers: list[int] | None
     path: PathName
     options: dict[str, Any]
-    """For :meth:`SelfAttentionAttribution.attribute`: see :func:`integration_options`."""
+    """Options of :meth:`SelfAttentionAttribution.attribute`, from :func:`integration_options`."""
 
     def explain_each(
         self, request: Request, batch_size: int = 8, show_progress: bool = False
     ) -> Iterator[tuple[int, Explanation]]:
-        """Explanations as they get ready, short texts first, each with the place of its text."""
+        """Yield explanations when they are ready, short texts first, each with the index of its text."""
         targets = [None if target is None else self.classifier.target(target) for target in request.targets]
         if None in targets and self.classifier.output == "given" and len(self.classifier.labels) > 1:
             raise ValueError(
-                f"The model gives {len(self.classifier.labels)} numbers (regression), none of which it predicts: say "
-                "which one to explain, target=..."
+                f"The model gives {len(self.classifier.labels)} numbers (regression), none of which it predicts: "
+                "choose the one to explain, target=..."
             )
         batches = self.classifier.batches(request.texts, request.pairs, batch_size)
         with tqdm(total=len(targets), desc="Explaining", unit="text", disable=not show_progress) as bar:
@@ -149,7 +149,7 @@ class Explainer:
                     bar.update()
 
     def _explain_batch(self, batch: Batch, targets: Sequence[int | None]) -> list[dict[str, Any]]:
-        """What is found about each text of a batch, padding cut off."""
+        """Explain the texts of a batch: the fields of each explanation, without padding."""
         ids, *rest = batch.inputs
         outputs, calls = self.classifier.predict(batch)
         numbers = _chosen(self.layers, calls)
@@ -188,7 +188,7 @@ class Explainer:
     def _attributed(
         self, batch: Batch, calls: Sequence[nn.Module], numbers: Sequence[int], wanted: list[int]
     ) -> tuple[SelfAttentionAttribution, Any, Any]:
-        """The method, attributions and deltas of these layers."""
+        """Attribute to these layers: returns the method, attributions and deltas."""
         ids, *rest = batch.inputs
         layers = [calls[number] for number in numbers]
         method = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
@@ -205,7 +205,7 @@ class Explainer:
         wanted: list[int],
         method: SelfAttentionAttribution,
     ) -> int:
-        """How many of the lowest layers to leave at their own attention, for the joint path to converge."""
+        """Count the lowest layers that must keep their own attention for the joint path to converge."""
         reached: Any = method.convergence
         tolerance, n_steps, baseline = (self.options[name] for name in ("tolerance", "n_steps", "attention_baselines"))
         shared = len(set(calls)) < len(calls)
@@ -217,11 +217,11 @@ class Explainer:
             self.classifier.outputs, layers, ids, wanted, tuple(rest), tolerance=tolerance, n_steps=steps
         )
         if not found or len(found) == len(layers):
-            return 0  # leaving some out does not help: what was found stands, with its warning
+            return 0  # leaving layers out does not help: the results stay as they are, with their warning
         warn(
             f"The joint path through the lowest layers ({', '.join(map(str, numbers[: len(found)]))}) did not converge "
-            f"within n_steps={n_steps}: they are left at their own attention, and the shares of the others add up to "
-            "what the output loses without theirs."
+            f"within n_steps={n_steps}: they keep their own attention, and the attributions of the other layers add up "
+            "to what the output loses without the attention of these."
         )
         return len(found)
 
@@ -240,7 +240,7 @@ class Explainer:
 
 
 def _of_row(matrices: Sequence[Tensor], row: int, real: Tensor) -> Tensor:
-    """(L, H, T, T) of one text, without its padding."""
+    """Select the matrices (L, H, T, T) of one text, without its padding."""
     kept = real[row].to(matrices[0].device)
     return torch.stack([matrix[row][:, kept][:, :, kept] for matrix in matrices]).float().cpu()
 

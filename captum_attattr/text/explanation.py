@@ -1,4 +1,4 @@
-"""The answer for one text: tokens, prediction, shares, and what the user asks of them."""
+"""The explanation of one text: tokens, prediction, attributions, and the scores computed from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from captum_attattr.text.explanation_files import TENSORS, read_explanation, wri
 
 
 class TokenPair(NamedTuple):
-    """Query looks at key, by position, and the share of that."""
+    """Positions of a query and the key that it looks at, and the attribution of the pair."""
 
     query: int
     key: int
@@ -25,7 +25,7 @@ class TokenPair(NamedTuple):
 
 
 class Head(NamedTuple):
-    """A head, by the number of its layer in the model and its own in the layer, and its share."""
+    """Numbers of a head's layer in the model and of the head in the layer, and the attribution of the head."""
 
     layer: int
     head: int
@@ -34,7 +34,7 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What self-attention attribution found for one text. L layers, H heads, T tokens.
+    """The result of self-attention attribution for one text, of L layers, H heads and T tokens.
 
     Example:
         >>> from captum_attattr import explain
@@ -48,28 +48,28 @@ class Explanation:
     text: str
     text_pair: str | None
     tokens: list[str]
-    """Readable; a piece that continues a word begins with ##."""
+    """The tokens as text; a piece that continues a word begins with ##."""
     special: list[bool]
     """Which tokens the tokenizer added ([CLS], [SEP])."""
     labels: list[str]
     probabilities: Tensor
-    """Of each label (labels,); for a regression model its output."""
+    """(labels,): probability of each label; for a regression model its output."""
     target: int
     """The label whose output is explained."""
     output: float
     """F: probability (or logit) of the target."""
     attributions: Tensor
-    """(L, H, T, T): share of query i looking at key j, in the unit of F."""
+    """(L, H, T, T): attribution of query i looking at key j, in the unit of F."""
     attention: Tensor
     """(L, H, T, T): the attention probabilities that the model used."""
     delta: Tensor
-    """(L,): sum of a layer's shares minus F(A) - F(A0), the integration error; (1,) for the joint path."""
+    """(L,): sum of a layer's attributions minus (F(A) - F(A0)), the integration error; (1,) for the joint path."""
     layers: list[int]
     """Numbers of the explained layers in the model, from 0."""
     settings: dict[str, Any]
-    """How it was made: model, tolerance, method, n_steps, path, output, baseline, versions."""
+    """The settings of the explanation: model, tolerance, method, n_steps, path, output, baseline, versions."""
     evaluations: list[int] = field(default_factory=list)
-    """(L,): forward and backward passes that each layer took; one number for the joint path."""
+    """(L,): number of forward and backward passes of each layer; one number for the joint path."""
 
     @property
     def label(self) -> str:
@@ -83,31 +83,31 @@ class Explanation:
 
     @property
     def output_name(self) -> str:
-        """What F is, in a word: "probability", "logit", or a regression model's "output"."""
+        """The name of F: "probability", "logit", or a regression model's "output"."""
         kind = str(self.settings["output"])
         return "output" if kind == "given" else kind
 
     @property
     def explained(self) -> str:
-        """What F is, in words, such as "probability of 'positive'"; a regression model's only output is "output"."""
+        """The full name of F, such as "probability of 'positive'"; a regression model's only output is "output"."""
         alone = self.output_name == "output" and len(self.labels) == 1
         return self.output_name if alone else f"{self.output_name} of {self.label!r}"
 
     @property
     def token_names(self) -> list[str]:
-        """The tokens, told apart: of a token that is there more than once, the later ones say "(2nd)", "(3rd)"."""
+        """Unique names of the tokens: later occurrences of the same token end with "(2nd)", "(3rd)"."""
         return [_name(token, self.tokens[:place].count(token)) for place, token in enumerate(self.tokens)]
 
     @property
     def second_text_start(self) -> int | None:
-        """Place of the second text's first token; None where there is no second text, or no token tells them apart."""
+        """Position of the second text's first token; None without a second text or a token that separates the texts."""
         own = [place for place, special in enumerate(self.special) if not special]
         gaps = [after for before, after in pairwise(own) if after - before > 1]
         return gaps[0] if self.text_pair is not None and gaps else None
 
     @property
     def baseline_output(self) -> Tensor:
-        """F(A0) with each layer's attention at its baseline, (L,); on the joint path with all of them there, (1,)."""
+        """F(A0), with each layer's attention at its baseline, (L,); on the joint path with that of all layers, (1,)."""
         total = self.layer_scores()
         if self.settings["path"] == "joint":
             total = total.sum().reshape(1)
@@ -130,11 +130,11 @@ class Explanation:
         return aggregation.layer_scores(self.attributions, **options)
 
     def top_pairs(self, k: int = 10, *, special: bool = True) -> list[TokenPair]:
-        """The k token pairs with the largest magnitude, summed over layers and heads.
+        """Return the k token pairs with the largest magnitude, summed over layers and heads.
 
         Args:
-            k: How many at most.
-            special: Whether pairs with tokens that the tokenizer added take part.
+            k: Maximum number of pairs.
+            special: Whether to include pairs with tokens that the tokenizer added.
         """
         scores = self.pair_scores()
         magnitude = scores.abs()
@@ -147,14 +147,14 @@ class Explanation:
         return [TokenPair(i, j, float(scores[i, j])) for i, j in places]
 
     def top_heads(self, k: int = 10, reduction: aggregation.HeadReduction = "sum") -> list[Head]:
-        """The k heads with the largest magnitude of their score."""
+        """Return the k heads with the largest magnitude of their score."""
         scores = self.head_scores(reduction)
         best = scores.abs().flatten().topk(min(max(k, 0), scores.numel())).indices.tolist()
         places = [divmod(place, scores.shape[1]) for place in best]
         return [Head(self.layers[layer], head, float(scores[layer, head])) for layer, head in places]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to one safetensors file, with the words in the file's metadata.
+        """Write the explanation to one safetensors file, with all fields but the tensors in the file's metadata.
 
         Raises:
             ValueError: The file cannot be written, or the fields do not fit together.
@@ -164,15 +164,15 @@ class Explanation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Explanation:
-        """Read what :meth:`save` wrote.
+        """Read an explanation that :meth:`save` wrote.
 
         Raises:
-            ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
+            ValueError: There is no such file, or it is damaged, no explanation, or of a newer version.
         """
         return cls(**read_explanation(path))
 
     def to_dict(self, k: int = 10, *, special: bool = True) -> dict[str, Any]:
-        """The answer in plain types, for JSON: prediction, completeness, strongest pairs and heads."""
+        """Return the main results in plain types, for JSON: prediction, completeness, strongest pairs and heads."""
         pairs = self.top_pairs(k, special=special)
         return {
             "text": self.text,
@@ -196,18 +196,18 @@ class Explanation:
     def to_bertviz(
         self, kind: Literal["magnitude", "positive", "negative", "attention"] = "magnitude"
     ) -> dict[str, Any]:
-        """What bertviz's ``head_view`` and ``model_view`` take: ``head_view(**explanation.to_bertviz())``.
+        """Return arguments for bertviz's ``head_view`` and ``model_view``: ``head_view(**explanation.to_bertviz())``.
 
-        bertviz draws weights from 0 to 1 and knows no signs. So of the shares one side is given, or their magnitude,
-        with each layer divided by its largest magnitude, which is one number for all kinds.
+        bertviz draws weights from 0 to 1 without signs. So it gets the attributions of one sign, or the magnitudes, of
+        each layer, divided by the layer's largest magnitude.
 
         Args:
-            kind: The shares' "magnitude", those that speak for the target ("positive") or against it ("negative"),
-                or the "attention" itself.
+            kind: The "magnitude" of the attributions, only those that raise the target's output ("positive") or lower
+                it ("negative"), or the "attention" itself.
 
         Returns:
             ``attention``, (1, H, T, T) for each layer up to the last explained one; ``tokens``; ``include_layers``, the
-            explained ones; and ``sentence_b_start`` where it is known.
+            explained layers; and ``sentence_b_start`` if it is known.
 
         Raises:
             ValueError: The kind is unknown.
@@ -229,7 +229,7 @@ class Explanation:
         return view if self.second_text_start is None else {**view, "sentence_b_start": self.second_text_start}
 
     def _repr_html_(self) -> str:
-        """The answer at a glance, for notebooks; the page to explore it is :class:`captum_attattr.Report`."""
+        """Return a summary for notebooks; for an interactive page see :class:`captum_attattr.Report`."""
         names = self.token_names
         number = self.output_name == "output"
         return card(
@@ -250,7 +250,7 @@ class Explanation:
 
 
 def _weights(attributions: Tensor, attention: Tensor, kind: str) -> Tensor:
-    """Numbers from 0 to 1 of one kind, shaped as they come."""
+    """Compute weights from 0 to 1 of one kind, in the shape of the attributions."""
     kinds = {
         "magnitude": attributions.abs(),
         "positive": attributions.clamp(min=0),
@@ -266,7 +266,7 @@ def _weights(attributions: Tensor, attention: Tensor, kind: str) -> Tensor:
 
 
 def _name(token: str, before: int) -> str:
-    """The token, with its number where the same one was there before."""
+    """Return the token, with its number if the same token has occurred before."""
     if not before:
         return token
     number = before + 1

@@ -1,4 +1,4 @@
-"""Explanations in files: numbers as safetensors, words in its metadata, and everything made sure of on the way back."""
+"""Files of explanations: tensors as safetensors, the other fields in its metadata, and all of it checked on reading."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FORMAT_VERSION = 1
 TENSORS = ("probabilities", "attributions", "attention", "delta")
 
 _HEADER = "captum_attattr"
-# No model has so many layers; a number beyond it would make pictures of all layers up to it without end.
+# No model has so many layers. Pictures draw all layers up to the largest number, so a damaged one could not be drawn.
 _MOST_LAYERS = 10_000
 
 
 class _Settings(Record):
-    """Those that an explanation is read by; others may be there."""
+    """The settings that the package reads; there may be others."""
 
     model_config = ConfigDict(extra="allow")
     output: Kind
@@ -55,10 +55,10 @@ class _Header(_Words, Sealed):
 
 
 def write_explanation(path: str | os.PathLike[str], words: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
-    """Write the fields of an explanation, the tensors among them apart.
+    """Write the fields of an explanation: ``words`` are all fields but the tensors.
 
     Raises:
-        ValueError: They do not fit together, or the file cannot be written.
+        ValueError: The fields do not fit together, or the file cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     _check(checked(_Words, words), tensors)
@@ -69,10 +69,10 @@ def write_explanation(path: str | os.PathLike[str], words: Mapping[str, Any], te
 
 
 def read_explanation(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The fields of an explanation, from a file that :func:`write_explanation` wrote.
+    """Read the fields of an explanation from a file that :func:`write_explanation` wrote.
 
     Raises:
-        ValueError: There is no such file, it is damaged, no explanation, or of a newer version.
+        ValueError: There is no such file, or it is damaged, no explanation, or of a newer version.
     """
     if not Path(path).is_file():
         raise ValueError(f"There is no file {path} to read an explanation from.")
@@ -85,14 +85,14 @@ def read_explanation(path: str | os.PathLike[str]) -> dict[str, Any]:
             tensors = {name: file.get_tensor(name) for name in TENSORS}
         _check(found, tensors)
         if found.numbers != _digest(tensors):
-            raise ValueError("its numbers are not those that were written: they were changed since")
+            raise ValueError("its tensors are not those that were written: they were changed later")
     except (OSError, SafetensorError, LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as a saved explanation, it may be damaged: {error}") from error
     return {**found.model_dump(include=set(_Words.model_fields), exclude_unset=True), **tensors}
 
 
 def _check(words: _Words, tensors: Mapping[str, Tensor]) -> None:
-    """Make sure that words and numbers fit together, so that nothing fails later on.
+    """Check that the fields fit together, so that nothing fails later.
 
     Raises:
         ValueError: They do not. The message says which.
@@ -101,7 +101,7 @@ def _check(words: _Words, tensors: Mapping[str, Tensor]) -> None:
     paths = 1 if words.settings.path == "joint" else len(words.layers)
     if len(shape) != 4 or 0 in shape or shape[0] != len(words.layers) or shape[2:] != (count, count):
         raise ValueError(
-            f"the attributions have the shape {shape}; expected are (layer, head, token, token) of {len(words.layers)} "
+            f"the attributions have the shape {shape}; expected is (layer, head, token, token) for {len(words.layers)} "
             f"layers and {count} tokens"
         )
     expected = {"probabilities": (len(words.labels),), "attributions": shape, "attention": shape, "delta": (paths,)}
@@ -119,7 +119,7 @@ def _check(words: _Words, tensors: Mapping[str, Tensor]) -> None:
     wrong = {
         f"special is for {len(words.special)} tokens of {count}": len(words.special) != count,
         f"target {words.target} is none of the {len(words.labels)} labels": words.target >= len(words.labels),
-        f"layers {words.layers} are there twice": len(set(words.layers)) < len(words.layers),
+        f"layers {words.layers} hold one layer twice": len(set(words.layers)) < len(words.layers),
         f"there are {len(words.evaluations)} evaluations for {paths} paths": len(words.evaluations) not in (0, paths),
     }
     for message, is_so in wrong.items():

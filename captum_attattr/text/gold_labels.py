@@ -1,8 +1,8 @@
-"""Several gold labels an example: those of a text that has several, or one a token. F is the mean over them.
+"""Several gold labels an example: a text may have several, or each token one. F is the mean over them.
 
     F = 1 / |G| sum_{g in G} F_g
 
-with F_g the probability (or logit) of a label that the text has, or at one place of the sequence of the label there.
+with F_g the probability (or logit) of one of the text's labels, or of the label of one token at its position.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 NO_LABEL = -100
-"""What stands where a place has no label, as in torch and transformers."""
+"""The label of positions that have none, as in torch and transformers."""
 
 
 @dataclass(frozen=True)
 class GoldLabels:
-    """Labels of B examples, several each.
+    """The labels of B examples, several for each.
 
     Args:
-        weights: (B, N), what each label, or each place of the sequence, counts; they sum to 1 over an example.
-        numbers: (B, N), the label at each place; None where the N are the labels themselves.
+        weights: (B, N), weight of each label, or of each position of the sequence; they sum to 1 for each example.
+        numbers: (B, N), the label at each position; None if the N entries are the labels themselves.
     """
 
     weights: Tensor
@@ -34,22 +34,22 @@ class GoldLabels:
     def from_rows(
         cls, rows: Tensor | None, shape: tuple[int, ...], inputs: Tensor, *, several: bool, following: bool
     ) -> GoldLabels:
-        """Whichever these labels are.
+        """Make them from labels of texts or of tokens, whichever fit the model's output.
 
         Args:
-            rows: As :func:`rows_of` gives them.
-            shape: Of an example's output.
-            inputs: What the model reads.
+            rows: As :func:`rows_of` returns them.
+            shape: Shape of an example's output.
+            inputs: The model's input.
             several: Whether a text may have several labels.
             following: See :meth:`from_token_labels`.
 
         Raises:
-            ValueError: They do not fit the model's output.
+            ValueError: The labels do not fit the model's output.
         """
         if following and (len(shape) != 2 or rows is None):
             raise ValueError(
-                "target='next' is for language models: outputs of each token (batch, tokens, words), and labels "
-                "(batch, tokens), the tokens themselves."
+                "target='next' is for language models: it needs outputs for each token (batch, tokens, words), and as "
+                "labels the tokens themselves (batch, tokens)."
             )
         assert rows is not None
         if len(rows) != len(inputs):
@@ -66,29 +66,28 @@ class GoldLabels:
 
     @classmethod
     def from_text_labels(cls, labels: Tensor, count: int) -> GoldLabels:
-        """From rows with a 1 for each label that a text has, and a 0 for the others, (B, count)."""
+        """Make them from rows (B, count) with a 1 for each label that a text has and a 0 for each other label."""
         if labels.shape[1:] != (count,) or not bool(((labels == 0) | (labels == 1)).all()):
             raise ValueError(
-                f"The labels of the batch have the shape {tuple(labels.shape)}, the model {count} labels: give one "
-                "label an example, or a row of 0 and 1 for each, as many as there are labels."
+                f"The labels of the batch have the shape {tuple(labels.shape)}, the model has {count} labels: give one "
+                "label an example, or a row of 0 and 1 for each, as long as the number of labels."
             )
         return cls(_weights(labels == 1))
 
     @classmethod
     def from_token_labels(cls, labels: Tensor, count: int, inputs: Tensor, *, following: bool) -> GoldLabels:
-        """From a label for each place of the sequence, (B, T), of 0 to ``count`` - 1.
+        """Make them from a label, 0 to ``count`` - 1, for each position of the sequence, (B, T).
 
         Args:
-            labels: -100 where there is none.
-            count: How many labels there are.
-            inputs: What the model reads, to tell labels of places from the words to come.
-            following: Whether the label of a place is what the output of the place before it is to say.
+            labels: The labels, -100 for none.
+            count: Number of labels.
+            inputs: The model's input, with which a language model's labels are recognised.
+            following: Whether a label belongs to the output one position earlier, as in language models.
         """
         if labels.dim() != 2 or labels.is_floating_point() or labels.dtype == torch.bool:
             raise ValueError(
                 f"The model gives outputs for each token; labels must be whole numbers, (examples, tokens), {NO_LABEL} "
-                f"where there is none, or targets (token, label), one an example. Got {tuple(labels.shape)}, "
-                f"{labels.dtype}."
+                f"for none, or targets (token, label), one an example. Got {tuple(labels.shape)}, {labels.dtype}."
             )
         there = labels != NO_LABEL
         if not bool(((labels >= 0) & (labels < count) | ~there).all()):
@@ -101,17 +100,17 @@ class GoldLabels:
             and bool((inputs.to(labels.device) == labels)[there].all())
         ):
             raise ValueError(
-                "The labels are the tokens that the model reads, as a language model's are: say that each is what the "
-                "place before it is to say, HeadImportance(..., target='next')."
+                "The labels are the model's own input tokens, as for a language model: if each token is to be "
+                "predicted from the position before it, use HeadImportance(..., target='next')."
             )
         return cls(_weights(labels != NO_LABEL), labels.clamp(min=0))
 
     def average(self, values: Tensor, rows: Tensor | None = None) -> Tensor:
-        """The mean over the labels of each example, (rows,).
+        """Compute the mean over the labels of each example, (rows,).
 
         Args:
-            values: Something of each label, (rows, N), or of each label at each place, (rows, N, labels).
-            rows: Which of the examples these are; all of them, in order, by default.
+            values: A value for each label, (rows, N), or for each label at each position, (rows, N, labels).
+            rows: The examples of these rows; all of them, in order, by default.
         """
         weights, numbers = (
             None if one is None else (one if rows is None else one[rows.to(one.device)]).to(values.device)
@@ -120,8 +119,8 @@ class GoldLabels:
         assert weights is not None
         if values.shape[:2] != weights.shape:
             raise ValueError(
-                f"The labels of the batch are for {weights.shape[1]} places, the model's output has the shape "
-                f"{tuple(values.shape)}: give a label for each place."
+                f"The labels of the batch are for {weights.shape[1]} positions, the model's output has the shape "
+                f"{tuple(values.shape)}: give a label for each position."
             )
         if numbers is not None:
             values = values.gather(2, numbers.unsqueeze(2)).squeeze(2)
@@ -130,14 +129,14 @@ class GoldLabels:
     def folded(
         self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]
     ) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
-        """The function of the inputs and these labels that gives F alone, (B,), and what it takes."""
+        """Return a function that computes F, (B,), from the inputs and these labels, and its arguments."""
         count = len(inputs)
         own = (self.weights,) if self.numbers is None else (self.weights, self.numbers)
         return lambda *given: GoldLabels(*given[count:]).average(function(*given[:count])), (*inputs, *own)
 
 
 def _weights(there: Tensor) -> Tensor:
-    """The same for all that are there, 1 together."""
+    """Return equal weights for the labels that an example has, with sum 1."""
     counts = there.sum(1, keepdim=True)
     if not bool((counts > 0).all()):
         place = int((counts == 0).flatten().nonzero()[0])
@@ -146,17 +145,17 @@ def _weights(there: Tensor) -> Tensor:
 
 
 def rows_of(labels: Any) -> Tensor | None:
-    """Labels of which an example has several, as a tensor with a row each; None for one label or target each.
+    """Return labels, several for each example, as a tensor with a row an example; None for one label or target each.
 
     Raises:
-        ValueError: The rows are not equally long, or hold something else than numbers.
+        ValueError: The rows have different lengths, or hold something other than numbers.
     """
     if isinstance(labels, (list, tuple)) and labels and isinstance(labels[0], list):
         try:
             labels = torch.tensor(labels)
         except (ValueError, TypeError, RuntimeError) as error:
             raise ValueError(
-                f"Labels of which an example has several must be numbers, in rows equally long: {error}"
+                f"If an example has several labels, they must be numbers in rows of equal length: {error}"
             ) from error
     labels = torch.as_tensor(labels) if hasattr(labels, "__array__") else labels
     return labels if isinstance(labels, Tensor) and labels.dim() > 1 else None

@@ -1,4 +1,4 @@
-"""Models and tokenizers by name: from the Hub, a folder, a pruned model's folder, or the bundled one."""
+"""Loading of models and tokenizers by name: from the Hub, a folder, a pruned model's folder, or the bundled one."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from captum_attattr.pruning.pruned_files import check_depth, is_pruned, load_pru
 
 
 def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
-    """A sequence classification model in eval mode, float32, and its tokenizer.
+    """Load a sequence classification model in eval mode, float32, and its tokenizer.
 
     Args:
         name: A folder (of a pruned model, too), a name on the Hugging Face Hub, or None for the bundled model.
-        tokenizer: To be used in place of the model's own.
+        tokenizer: A tokenizer to use in place of the model's own.
 
     Raises:
-        ValueError: There is no such model, it has no trained classification head, or no tokenizer.
+        ValueError: There is no such model, or it has no trained classification head or no tokenizer.
 
     Example:
         >>> from captum_attattr.text.model_loading import load_classifier
@@ -41,7 +41,10 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
         _check_name(os.fspath(name))
         try:
             if local and is_pruned(name):
-                model, missing = load_pruned(name, dtype=torch.float32), set[str]()  # it lacks nothing, or fails
+                model, missing = (
+                    load_pruned(name, dtype=torch.float32),
+                    set[str](),
+                )  # missing weights are an error there
             else:
                 config = AutoConfig.from_pretrained(name, trust_remote_code=False)
                 check_depth(config)
@@ -58,7 +61,7 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
                 tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         except MemoryError:
             raise
-        except Exception as error:  # a foreign library at foreign data: whatever it stumbles over, they are not sound
+        except Exception as error:  # transformers may fail in any way on damaged files
             where = "this folder" if local else "a folder or the Hugging Face Hub"
             raise ValueError(
                 f"No classification model could be loaded as {os.fspath(name)!r} from {where}: {reason_of(error)}"
@@ -69,18 +72,16 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
 
 
 def _not_run(name: str | os.PathLike[str], error: Exception) -> str:
-    """What to do where a model is not loaded because that would run, or could run, code that came with it."""
+    """Return advice if a model was not loaded because that would, or could, run code that came with it."""
     if "trust_remote_code" in str(error):
-        return " Code that comes with a model is not run here: load it yourself, and give model and tokenizer."
+        return " Code that comes with a model is not run here: load the model yourself, and give model and tokenizer."
     if any(Path(name).glob("pytorch_model*.bin")) and not any(Path(name).glob("*.safetensors")):
-        return (
-            " Its weights are pickled, which are not read here: load and save it once, model.save_pretrained(folder)."
-        )
+        return " Its weights are pickled and not read here: load and save it once, with model.save_pretrained(folder)."
     return ""
 
 
 def _check_name(name: str) -> None:
-    """Refuse what is meant as a folder and is none, before the Hub is asked for it."""
+    """Refuse a name that is meant as a folder but is none, before the Hub is asked for it."""
     if not name.strip():
         raise ValueError("The model's name is empty: give a folder or a name on the Hugging Face Hub.")
     if Path(name).is_file():
@@ -97,13 +98,13 @@ def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:
             "Fine-tune it first, as tutorials/finetune_sst2.py does."
         )
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        # What transformers makes of a folder without tokenizer files.
+        # transformers makes such a tokenizer for a folder without tokenizer files.
         raise ValueError(f"{name!r} holds no tokenizer: save it there, too (tokenizer.save_pretrained), or give one.")
 
 
 @contextmanager
 def quiet(*, progress: bool) -> Iterator[None]:
-    """Leave reports of loading out, and, where nothing is downloaded, progress bars."""
+    """Suppress transformers' reports of loading and, unless ``progress``, its progress bars."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     try:
         logging.set_verbosity_error()

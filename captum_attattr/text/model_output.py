@@ -1,4 +1,4 @@
-"""What F is: the number of a model's output that is explained. Decided here, for texts and for data sets alike.
+"""The explained number F, computed from a model's output; the same for texts and for data sets.
 
 | the model's output | F of a label |
 | --- | --- |
@@ -21,20 +21,20 @@ Kind = Literal["probability", "logit", "given"]
 KINDS: tuple[Kind, ...] = ("probability", "logit", "given")
 
 _NOT_LABELS = (
-    "{what} needs logits of labels. This output is one number an example, or a regression's, or nothing is known about "
-    "it: take the measure 'ablation_output', or, for a forward function that returns logits of several labels, say so "
-    "with output='probability' or 'logit'."
+    "{what} needs logits of labels. This output is one number an example, or a regression's, or of unknown meaning: "
+    "use the measure 'ablation_output', or, for a forward function that returns logits of several labels, give "
+    "output='probability' or 'logit'."
 )
 
 
 @dataclass(frozen=True)
 class Output:
-    """F, for a model that gives one output a label.
+    """The computation of F, for a model that gives one output a label.
 
     Args:
         kind: "probability" or "logit" of a label; "given": the output as it is.
-        several: Whether an example may have several labels, so that each has a probability of its own.
-        regression: Whether the outputs are known to be numbers of their own, not logits of labels.
+        several: Whether an example may have several labels, so that each has its own probability, by the sigmoid.
+        regression: Whether the outputs are known to be numbers of a regression, not logits of labels.
     """
 
     kind: Kind
@@ -42,33 +42,33 @@ class Output:
     regression: bool = False
 
     def over(self, count: int | None) -> Output:
-        """The same once it is known how many outputs an example has: one, where none is to choose, is taken as it is.
+        """Return the computation for a known number of outputs an example: a single output is taken as it is.
 
-        The softmax over one logit is 1 whatever the input.
+        The softmax over one logit would be 1 for every input.
         """
         return replace(self, kind="given", regression=True) if count == 1 and not self.several else self
 
     def compute(self, logits: Tensor) -> Tensor:
-        """F of each label, (B, labels)."""
+        """Compute F of each label, (B, labels)."""
         if self.kind != "probability":
             return logits
         return logits.sigmoid() if self.several else logits.softmax(-1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Of each label, (B, labels).
+        """Compute the logarithm of each label's probability, (B, labels).
 
         Raises:
-            ValueError: The outputs are no logits, as far as is known.
+            ValueError: The outputs are not known to be logits.
         """
         if self.kind == "given":
             raise ValueError(_NOT_LABELS.format(what="A loss"))
         return F.logsigmoid(logits) if self.several else logits.log_softmax(-1)
 
     def predicted(self, logits: Tensor) -> Tensor:
-        """Of each label whether it is predicted, (B, labels): the largest, or each whose own probability is above 1/2.
+        """Return which labels are predicted, (B, labels): the largest one, or each with a probability above 1/2.
 
         Raises:
-            ValueError: There are no labels to choose from.
+            ValueError: The outputs are numbers of a regression.
         """
         if self.regression:
             raise ValueError(_NOT_LABELS.format(what="An accuracy"))
@@ -76,7 +76,7 @@ class Output:
 
 
 def output_of(kind: Kind | None, model: Any) -> Output:
-    """What F is, by the model's configuration: unless said otherwise, the probability, and of a function what it gives.
+    """Choose F by the model's configuration; by default a model's probability, and a function's output as it is.
 
     Raises:
         ValueError: There is no such kind.

@@ -1,4 +1,4 @@
-"""What is asked of a model: texts, second texts and targets, one each."""
+"""Requests for explanations: texts, second texts and targets, one each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Request:
 
     @classmethod
     def from_arguments(cls, text: Any, text_pair: Any = None, target: Any = None) -> Request:
-        """From what :func:`explain` takes.
+        """Make it from the arguments of :func:`explain`.
 
         Raises:
             ValueError: A text is empty, or the numbers of texts, second texts and targets differ.
