@@ -165,7 +165,7 @@ class Journals:
         return set(one) <= set(other) and all(one[place] == other[place] for place in one)
 
 
-KINDS = {"explanation": Explanations(), "importance": Importances(), "state of a run": States(), "triggers": Triggers()}
+KINDS = {"explanation": Explanations(), "importance": Importances(), "checkpoint": States(), "triggers": Triggers()}
 
 
 @pytest.mark.parametrize("name", [*KINDS, "journal"])
@@ -346,24 +346,24 @@ OTHER = {
     "scores infinite": ("importance", {"scores": [[float("inf")] * 3] * 2}, "scores.0.0: Input should be a finite"),
     "scores ragged": ("importance", {"scores": [[1.0], [1.0, 2.0]]}, "rows of equal length"),
     "scores of nothing": ("importance", {"scores": []}, "rows of equal length"),
-    "spread of others": ("importance", {"standard_deviation": [[1.0]]}, "not those of its scores"),
-    "spread below zero": ("importance", {"standard_deviation": [[-1.0] * 3] * 2}, "not those of its scores"),
+    "spread of others": ("importance", {"standard_deviation": [[1.0]]}, "do not fit its scores"),
+    "spread below zero": ("importance", {"standard_deviation": [[-1.0] * 3] * 2}, "do not fit its scores"),
     "settings a list": ("importance", {"settings": [1]}, "settings: Input should be a valid dictionary"),
-    "batches below zero": ("state of a run", {"batches": -1}, "batches: Input should be greater"),
-    "more batches than examples": ("state of a run", {"batches": 9}, "5 of 5 examples in 9 batches cannot be"),
-    "fewer examples than counted": ("state of a run", {"examples": 4}, "5 of 4 examples in 4 batches cannot be"),
-    "moments a list": ("state of a run", {"moments": [1]}, "moments: Input should be"),
+    "batches below zero": ("checkpoint", {"batches": -1}, "batches: Input should be greater"),
+    "more batches than examples": ("checkpoint", {"batches": 9}, "5 of 5 examples in 9 batches is impossible"),
+    "fewer examples than counted": ("checkpoint", {"examples": 4}, "5 of 4 examples in 4 batches is impossible"),
+    "moments a list": ("checkpoint", {"moments": [1]}, "moments: Input should be"),
     "moments of no example": (
-        "state of a run", {"moments": {"count": 0, "mean": [[1.0]], "deviations": [[1.0]]}}, "moments.count: Input",
+        "checkpoint", {"moments": {"count": 0, "mean": [[1.0]], "deviations": [[1.0]]}}, "moments.count: Input",
     ),
     "moments infinite": (
-        "state of a run", {"moments": {"count": 5, "mean": [[1e999]], "deviations": [[1.0]]}}, "mean.0.0: Input",
+        "checkpoint", {"moments": {"count": 5, "mean": [[1e999]], "deviations": [[1.0]]}}, "mean.0.0: Input",
     ),
     "deviations below zero": (
-        "state of a run", {"moments": {"count": 5, "mean": [[1.0]], "deviations": [[-1.0]]}}, "not those of the means",
+        "checkpoint", {"moments": {"count": 5, "mean": [[1.0]], "deviations": [[-1.0]]}}, "do not fit the means",
     ),
     "deviations of others": (
-        "state of a run", {"moments": {"count": 5, "mean": [[1.0]], "deviations": [[1.0, 2.0]]}}, "not those of the",
+        "checkpoint", {"moments": {"count": 5, "mean": [[1.0]], "deviations": [[1.0, 2.0]]}}, "do not fit the",
     ),
     "positions in words": ("triggers", {"triggers": [{"words": ["a"], "positions": ["0"]}]}, "positions.0: Input"),
     "triggers a word": ("triggers", {"triggers": "a"}, "triggers: Input should be a valid list"),

@@ -368,7 +368,7 @@ def test_a_layer_of_zeros_is_normalised_to_zeros():
 
 @pytest.mark.parametrize("count", [-1, 6, 1.5, -0.1, True])
 def test_no_such_number_of_heads(count):
-    with pytest.raises(ValueError, match=r"a share from 0.0 to 1.0 or a number from 0 to 5, got"):
+    with pytest.raises(ValueError, match=r"a fraction from 0.0 to 1.0 or a number from 0 to 5, got"):
         scores([[3, 1, float("nan")], [2, 30, 40]]).lowest(count)
 
 
@@ -427,7 +427,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
         ({"output": "loss"}, ValueError, "Unknown output 'loss'"),
         ({"target": "best"}, ValueError, "Unknown target 'best'"),
         ({"model": 3}, TypeError, "a transformers model or a function that runs one, got int"),
-        ({"model": lambda ids: ids}, ValueError, "say which layers"),
+        ({"model": lambda ids: ids}, ValueError, "give the layers"),
         ({"model": torch.nn.Linear(2, 2)}, UnsupportedModelError, "no attention layer"),
     ],
 )

@@ -317,20 +317,20 @@ def test_a_loader_that_shuffles_is_refused(classifier, tmp_path):
     loader = DataLoader(ROWS, batch_size=1, shuffle=True)
     torch.manual_seed(0)
     checkpointed(classifier, tmp_path / "state", loader)
-    with pytest.raises(ValueError, match="the first 10 batches were not these"):
+    with pytest.raises(ValueError, match="its first 10 batches differ from these"):
         checkpointed(classifier, tmp_path / "state", loader)
 
 
 def test_data_that_end_before_the_state_does(classifier, tmp_path):
     checkpointed(classifier, tmp_path / "state", DataLoader(ROWS, batch_size=1))
-    with pytest.raises(ValueError, match="the first 10 batches were not these"):
+    with pytest.raises(ValueError, match="its first 10 batches differ from these"):
         checkpointed(classifier, tmp_path / "state", DataLoader(Subset(ROWS, range(4)), batch_size=1))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": {}, "batches": "x", "digest": "", "moments": null}'])
 def test_a_damaged_state(classifier, tmp_path, text):
     (tmp_path / "state").write_text(text)
-    with pytest.raises(ValueError, match=r"holds no state of a run, or is damaged: .* Delete it to start anew"):
+    with pytest.raises(ValueError, match=r"is no checkpoint, or is damaged: .* Delete it to start anew"):
         checkpointed(classifier, tmp_path / "state")
 
 

@@ -155,7 +155,7 @@ RECORD = "captum_attattr_pruned_heads"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({RECORD: None}, "names no heads that were cut out; load the model with from_pretrained"),
+        ({RECORD: None}, "lists no pruned heads; load the model with from_pretrained"),
         ({RECORD: [1]}, "not the configuration of a pruned model"),
         ({RECORD: {"a": [0]}}, "not the configuration of a pruned model.*'a'"),
         ({RECORD: {"7": [0]}}, "could not be loaded: There is no layer 7"),

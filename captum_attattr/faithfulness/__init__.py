@@ -1,8 +1,8 @@
-"""How true an attribution is: take away what it calls important, and see what becomes of the output.
+"""Faithfulness of attributions: remove the features that they rank first, and measure the change of the output.
 
-An attribution ranks features: tokens, attention edges (who looks at whom, in which head of which layer), or heads. A
-*removal* knows how to run the model without some of them; a *measure* removes them in the order of the attribution's
-scores. Every removal goes with every measure, and the scores may come from this package, from Captum or from anywhere.
+An attribution ranks features: tokens, attention edges (a query, a key, a head and a layer), or heads. A *removal* runs
+the model without some of the features; a *measure* removes them in the order of the attribution's scores. Any removal
+can be used with any measure, and the scores may come from this package, from Captum or from elsewhere.
 
 ==================== =======================================================================================
 removals             :class:`TokenRemoval`, :class:`EdgeRemoval`, :class:`HeadRemoval`
@@ -11,9 +11,9 @@ at a few fractions   :func:`comprehensiveness`, :func:`sufficiency`, :func:`log_
 one by one           :func:`leave_one_out`, :func:`agreement`
 ==================== =======================================================================================
 
-Scores are signed: "most important first" is the largest score first, so that what speaks against the target is kept
-longest. For an attribution whose sign means nothing (a norm, an attention weight) that is the order of magnitude; for a
-signed one whose magnitude is meant, give ``scores.abs()``.
+Scores are signed: "most important first" is the largest score first, so that features which lower the target's output
+are removed last. For scores without signs (a norm, an attention weight) this is the order of magnitude; to order signed
+scores by magnitude, give ``scores.abs()``.
 
     >>> from captum_attattr import explain
     >>> from captum_attattr.demo import load_demo

@@ -1,4 +1,4 @@
-"""Attention taken away: single edges, or whole heads, of one layer or of several at once."""
+"""Removal of attention: single edges or whole heads, of one layer or of several at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_sh
 
 
 class _AttentionRemoval(Removal):
-    """What removals of edges and of heads share: the recorded pass, the layers' features side by side."""
+    """The common part of the removals of edges and heads: the recorded pass, and all layers' features side by side."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class _AttentionRemoval(Removal):
         with torch.inference_mode(False), torch.no_grad():
             self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
         self._target = target
-        # Layers may lie on several devices; what says which features stay lies on the first one's.
+        # Layers may be on several devices; the mask of removable features is on the first layer's.
         device = self._states[0].context.device
         self.removable: Tensor = torch.cat([self._features(state).to(device) for state in self._states], 1)
 
@@ -44,7 +44,7 @@ class _AttentionRemoval(Removal):
         return self._recording.states
 
     def within(self, number: int) -> _AttentionRemoval:
-        """The same, with only the features of one of the layers removable: ``number`` counts the given layers."""
+        """Return a removal of the features of one layer only, the one at index ``number`` of the given layers."""
         widths = self._widths()
         if not 0 <= number < len(widths):
             raise ValueError(f"Layer {number} of {len(widths)} layers: give 0 to {len(widths) - 1}.")
@@ -56,7 +56,7 @@ class _AttentionRemoval(Removal):
         return narrowed
 
     def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
-        """F of each row; see :meth:`Removal.outputs`. Layers below the first removed feature are not run again."""
+        """Compute F of each row; see :meth:`Removal.outputs`. Layers below the first removed feature do not run."""
         results = []
         with torch.inference_mode(False), torch.no_grad():
             for some, rows in zip(kept.split(batch_size), examples.cpu().split(batch_size), strict=True):
@@ -77,15 +77,15 @@ class _AttentionRemoval(Removal):
 
     @abstractmethod
     def _widths(self) -> list[int]:
-        """How many features each layer has."""
+        """Return the number of features of each layer."""
 
     @abstractmethod
     def _features(self, state: LayerState) -> Tensor:
-        """(B, features of the layer): which of them may be removed."""
+        """Return which of the layer's features may be removed, (B, features of the layer)."""
 
     @abstractmethod
     def _without(self, state: LayerState, kept: Tensor) -> Substitute:
-        """What makes the layer's context from the ``kept`` features alone."""
+        """Return a substitute that makes the layer's context from the ``kept`` features only."""
 
 
 class EdgeRemoval(_AttentionRemoval):
@@ -93,19 +93,19 @@ class EdgeRemoval(_AttentionRemoval):
 
     .. math:: \tilde A_{ij} = k_{ij} A_{ij}, \qquad k_{ij} \in \{0, 1\}
 
-    A is the attention that the layer computes from what reaches it: in the layers above a cut it is computed anew. The
-    rest of a row is *not* scaled up to its former sum, as that would change the edges that stay: a cut does to one edge
-    what the start of the method's path does to all of them. ``renormalize=True`` scales the rest, which is the same as
-    forbidding the pair before the softmax; a row without any edge stays zero.
+    A is the attention that the layer computes from its input, so it changes in the layers above a cut. By default the
+    rest of a row is *not* scaled up to its former sum, since this would change the remaining edges: a cut sets one edge
+    to zero, as the baseline of the method's path does with all edges. ``renormalize=True`` scales the rest, which is
+    the same as forbidding the pair before the softmax; a row without any edge stays zero.
 
-    All pairs of real tokens may be cut, those with special tokens too.
+    All pairs of real tokens may be cut, also those with special tokens.
 
     Args:
         forward_func, layer, inputs, additional_forward_args: As for :class:`SelfAttentionAttribution`.
-        target: Which output, in any of Captum's forms.
-        renormalize: Scale what is left of a row to the row's former sum.
+        target: The output, in any of Captum's forms.
+        renormalize: Scale the rest of a row to the row's former sum.
 
-    Scores are (batch, head, query, key), for a list of layers a list of these, as ``attribute`` gives them.
+    Scores are (batch, head, query, key), for a list of layers a list of these, as ``attribute`` returns them.
 
     Raises:
         ValueError, UnsupportedModelError: As :meth:`SelfAttentionAttribution.attribute`.
@@ -117,9 +117,9 @@ class EdgeRemoval(_AttentionRemoval):
         >>> model, tokenizer = load_demo()
         >>> ids = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"]
         >>> forward = lambda ids: model(ids).logits.softmax(-1)
-        >>> shares = SelfAttentionAttribution(forward, attention_layers(model)).attribute(ids, target=1)
+        >>> attributions = SelfAttentionAttribution(forward, attention_layers(model)).attribute(ids, target=1)
         >>> removal = EdgeRemoval(forward, attention_layers(model), ids, target=1)
-        >>> bool(deletion_gap(removal, shares) > 0)
+        >>> bool(deletion_gap(removal, attributions) > 0)
         True
     """
 
@@ -137,7 +137,7 @@ class EdgeRemoval(_AttentionRemoval):
         super().__init__(forward_func, layer, inputs, additional_forward_args, target=target)
 
     def flatten(self, scores: Scores) -> Tensor:
-        """A tensor (batch, head, query, key), or a list of them, one a layer."""
+        """Flatten a tensor (batch, head, query, key), or a list of them, one a layer."""
         given = [scores] if isinstance(scores, Tensor) and not self._listed else list(scores)
         if len(given) != len(self._states):
             raise ValueError(f"Got scores of {len(given)} layers for {len(self._states)} layers: give one tensor each.")
@@ -146,7 +146,7 @@ class EdgeRemoval(_AttentionRemoval):
         return torch.cat([tensor.flatten(1) for tensor in checked], 1)
 
     def unflatten(self, values: Tensor) -> Tensor | list[Tensor]:
-        """The inverse of :meth:`flatten`."""
+        """Invert :meth:`flatten`."""
         parts = values.split(self._widths(), 1)
         shaped = [part.unflatten(1, _shape(state)[1:]) for part, state in zip(parts, self._states, strict=True)]
         return shaped if self._listed else shaped[0]
@@ -172,13 +172,13 @@ class EdgeRemoval(_AttentionRemoval):
 
 
 class HeadRemoval(_AttentionRemoval):
-    """F with whole heads taken away: what they pass on is zero, for all queries.
+    """F with whole heads removed: their contexts are zero, for all queries.
 
     Args:
         forward_func, layer, inputs, additional_forward_args: As for :class:`SelfAttentionAttribution`.
-        target: Which output, in any of Captum's forms.
+        target: The output, in any of Captum's forms.
 
-    Scores are (layer, batch, head), as :func:`head_scores` gives them; for one layer (batch, head).
+    Scores are (layer, batch, head), as :func:`head_scores` returns them; for one layer (batch, head).
 
     Example:
         >>> from captum_attattr import attention_layers
@@ -191,7 +191,7 @@ class HeadRemoval(_AttentionRemoval):
     """
 
     def flatten(self, scores: Scores) -> Tensor:
-        """(layer, batch, head), or (batch, head) for one layer."""
+        """Flatten (layer, batch, head), or (batch, head) for one layer."""
         batch = self._recording.forward.batch_size
         stacked = scores if isinstance(scores, Tensor) else torch.stack(list(scores))
         if not self._listed:
@@ -200,7 +200,7 @@ class HeadRemoval(_AttentionRemoval):
         return stacked.transpose(0, 1).flatten(1)
 
     def unflatten(self, values: Tensor) -> Tensor:
-        """The inverse of :meth:`flatten`."""
+        """Invert :meth:`flatten`."""
         return values.unflatten(1, (len(self._states), -1)).transpose(0, 1) if self._listed else values
 
     def _widths(self) -> list[int]:
@@ -219,5 +219,5 @@ class HeadRemoval(_AttentionRemoval):
 
 
 def _shape(state: LayerState) -> torch.Size:
-    """(batch, head, query, key) of a layer's attention."""
+    """Return the shape (batch, head, query, key) of a layer's attention."""
     return torch.Size(state.shape)

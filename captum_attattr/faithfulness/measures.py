@@ -1,4 +1,4 @@
-"""Features removed in the order of their scores, and what the output does meanwhile."""
+"""Measures of faithfulness: the output while features are removed in the order of their scores."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from captum_attattr.faithfulness.removal import Removal, Scores
 Order = Literal["most", "least"]
 
 FRACTIONS = (0.05, 0.1, 0.2, 0.5)
-"""Of the features, at which :func:`comprehensiveness`, :func:`sufficiency` and :func:`log_odds` are taken."""
+"""Default fractions of features for :func:`comprehensiveness`, :func:`sufficiency` and :func:`log_odds`."""
 
 _CURVE = tuple(step / 10 for step in range(11))
-# Rows prepared at a time hold at most so many features: 64 MB.
+# Maximum number of features, over all rows, that are prepared at a time: 64 MB.
 _MOST_FEATURES = 2**26
 
 
 @dataclass(frozen=True)
 class DeletionCurve:
-    """The output while features are removed. B examples, P points.
+    """The output of B examples while features are removed, at P points.
 
     Attributes:
-        fractions: (P,) of the removable features that are gone, the first 0.
-        outputs: (B, P), F with so many of them gone; the first is that of the whole input.
+        fractions: (P,), fractions of the removable features that are removed; the first is 0.
+        outputs: (B, P), F without these features; the first is that of the whole input.
     """
 
     fractions: Tensor
@@ -38,7 +38,7 @@ class DeletionCurve:
 
     @property
     def drops(self) -> Tensor:
-        """(B, P), F(x) - F(what is left): what the output has lost at each point."""
+        """The decrease of the output at each point, (B, P): F(x) - F(x without the removed features)."""
         return self.outputs[:, :1] - self.outputs
 
     def aopc(self) -> Tensor:
@@ -47,7 +47,7 @@ class DeletionCurve:
         .. math:: \frac{1}{P} \sum_{k=0}^{P-1} F(x) - F(x^{(k)})
 
         with :math:`x^{(0)} = x` (Samek et al., Evaluating the visualization of what a deep neural network has learned,
-        IEEE TNNLS 2017). Larger is better for the most important first.
+        IEEE TNNLS 2017). Larger is better if the most important features are removed first.
         """
         return self.drops.mean(1)
 
@@ -67,18 +67,18 @@ def deletion_curve(
     seed: int = 0,
     show_progress: bool = False,
 ) -> DeletionCurve:
-    """The output while more and more features are removed, in the order of their scores.
+    """Compute the output while more and more features are removed, in the order of their scores.
 
-    At a fraction f of n removable features, ceil(f n) of them are gone. Features of equal score go in a random order,
-    or their place in the sentence would speak for them.
+    At a fraction f of n removable features, ceil(f n) of them are removed. Features of equal score are removed in a
+    random order, so that their position in the sentence has no influence.
 
     Args:
-        removal: What is removed, and how: :class:`TokenRemoval`, :class:`EdgeRemoval`, :class:`HeadRemoval`.
-        scores: In the shape that the removal asks for, from any method.
-        fractions: In ascending order, from 0 to 1; 0 is put in front where it is missing.
+        removal: The features and how to remove them: :class:`TokenRemoval`, :class:`EdgeRemoval`, :class:`HeadRemoval`.
+        scores: Scores from any method, in the shape that the removal needs.
+        fractions: Fractions from 0 to 1 in ascending order; 0 is added if it is missing.
         order: "most", the largest score first, or "least", the smallest (most negative) first.
-        batch_size: At most so many rows in one run of the model.
-        seed: Of the order among equal scores.
+        batch_size: Maximum number of rows in one run of the model.
+        seed: Seed of the order among equal scores.
         show_progress: Show a progress bar on standard error.
 
     Raises:
@@ -113,10 +113,10 @@ def deletion_gap(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Tensor:
-    """The area between two curves, (batch,): the least important first, minus the most important first.
+    """Compute the area between two curves, (batch,): the least important first, minus the most important first.
 
-    Zero is expected of scores that know nothing; a sound order keeps the first curve high and lets the second fall. In
-    the unit of the output; arguments as for :func:`deletion_curve`.
+    Random scores give zero on average; with faithful scores the first curve stays high and the second falls. The unit
+    is that of the output; arguments are as for :func:`deletion_curve`.
     """
     options = {"batch_size": batch_size, "seed": seed, "show_progress": show_progress}
     most = deletion_curve(removal, scores, fractions, order="most", **options)  # type: ignore[arg-type]
@@ -133,13 +133,13 @@ def comprehensiveness(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Tensor:
-    r"""What the output loses without the most important features, (batch, fraction); larger is better.
+    r"""Compute the decrease of the output without the most important features, (batch, fraction); larger is better.
 
     .. math:: F(x) - F(x \setminus r_f)
 
     where :math:`r_f` are the ceil(f n) features with the largest scores (DeYoung et al., ERASER, ACL 2020, eq. 1). The
-    mean over the fractions is their AOPC up to the factor P / (P + 1) of an empty rationale, which loses nothing.
-    Arguments as for :func:`deletion_curve`.
+    mean over P fractions is their AOPC up to the factor P / (P + 1): they also count an empty rationale, with decrease
+    0. Arguments are as for :func:`deletion_curve`.
     """
     return _curve(removal, scores, fractions, batch_size, seed, show_progress).drops[:, 1:]
 
@@ -153,13 +153,13 @@ def log_odds(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Tensor:
-    r"""How the target's log-odds change without the most important features, (batch, fraction); lower is better.
+    r"""Compute the change of the target's log-odds without the most important features, (batch, fraction).
 
     .. math:: \log\frac{F(x \setminus r_f)}{1 - F(x \setminus r_f)} - \log\frac{F(x)}{1 - F(x)}
 
-    (Shrikumar et al., DeepLIFT, ICML 2017; here of the target against all else). Near certainty probabilities hardly
-    move and these do. Probabilities are kept the precision of their data type away from 0 and 1. Arguments as for
-    :func:`deletion_curve`.
+    (Shrikumar et al., DeepLIFT, ICML 2017; here of the target against all else). Lower is better. Log-odds still change
+    where probabilities near 0 or 1 hardly do. Probabilities are kept away from 0 and 1 by the precision of their data
+    type. Arguments are as for :func:`deletion_curve`.
 
     Raises:
         ValueError: The outputs are no probabilities.
@@ -183,12 +183,12 @@ def sufficiency(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Tensor:
-    r"""What the output loses with nothing but the most important features, (batch, fraction); lower is better.
+    r"""Compute the decrease of the output with only the most important features, (batch, fraction); lower is better.
 
     .. math:: F(x) - F(r_f)
 
-    where :math:`r_f` are the ceil(f n) features with the largest scores, and what cannot be removed (DeYoung et al.,
-    ERASER, ACL 2020, eq. 2). Arguments as for :func:`deletion_curve`.
+    where :math:`r_f` are the ceil(f n) features with the largest scores, and those that cannot be removed (DeYoung et
+    al., ERASER, ACL 2020, eq. 2). Arguments are as for :func:`deletion_curve`.
     """
     total = removal.removable.sum(1, keepdim=True)
     counts = torch.cat([torch.zeros_like(total), total - _counts(removal, _checked(fractions))], 1)
@@ -215,23 +215,23 @@ def _checked(fractions: Sequence[float]) -> list[float]:
 
 
 def _counts(removal: Removal, fractions: Sequence[float]) -> Tensor:
-    """How many features of each example a fraction is, (B, P)."""
+    """Compute the number of features of each example at each fraction, (B, P)."""
     totals = removal.removable.sum(1)
     if bool((totals == 0).any()):
         raise ValueError(f"Example {int((totals == 0).nonzero()[0])} has nothing that may be removed.")
-    # 0.1 * 30 must be 3, whatever the rounding.
+    # Less a small number, so that ceil(0.1 * 30) is 3 in spite of rounding.
     counts = [[math.ceil(fraction * total - 1e-9) for fraction in fractions] for total in totals.tolist()]
     return torch.tensor(counts, device=totals.device)
 
 
 def _ranks(removal: Removal, scores: Scores, seed: int, *, descending: bool) -> Tensor:
-    """The place of each feature in the order of removal, (B, N); what stays comes last."""
+    """Compute the rank of each feature in the order of removal, (B, N); features that stay come last."""
     flat = removal.ranked_scores(scores)
     shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
     stays = torch.full_like(flat, -math.inf if descending else math.inf)
     sortable = torch.where(removal.removable, flat, stays)[:, shuffled]
     by_score = torch.argsort(sortable, dim=1, descending=descending, stable=True)
-    # A second, stable sort: an infinite score must not mix with what stays.
+    # A second, stable sort, so that features with infinite scores do not mix with those that stay.
     stays_last = (~removal.removable[:, shuffled]).gather(1, by_score).to(torch.uint8)
     last = torch.argsort(stays_last, dim=1, stable=True)
     order = shuffled[by_score.gather(1, last)]
@@ -240,7 +240,7 @@ def _ranks(removal: Removal, scores: Scores, seed: int, *, descending: bool) -> 
 
 
 def _outputs(removal: Removal, ranks: Tensor, counts: Tensor, batch_size: int, show_progress: bool) -> Tensor:
-    """F with the first ``counts`` features gone, (B, P)."""
+    """Compute F without the first ``counts`` features, (B, P)."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
     examples = torch.arange(len(counts), device=counts.device).repeat_interleave(counts.shape[1])

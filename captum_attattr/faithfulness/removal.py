@@ -1,4 +1,4 @@
-"""What every removal can do: run the model on some examples with some of their features taken away."""
+"""The interface of removals: run the model on some examples without some of their features."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ Done = Callable[[int], object]
 
 
 class Removal(ABC):
-    """The output as a function of which features are kept. B examples with N features each, in some fixed order.
+    """The output as a function of the kept features, for B examples with N features each, in a fixed order.
 
     Attributes:
-        removable: (B, N) bool: features that may be taken away. What is special or padding stays.
+        removable: (B, N) bool: features that may be removed. Special tokens and padding stay.
     """
 
     removable: Tensor
 
     @abstractmethod
     def flatten(self, scores: Scores) -> Tensor:
-        """Scores in the shape that attributions have, as (B, N).
+        """Flatten scores, in the shape of attributions, to (B, N).
 
         Raises:
-            ValueError: The shape is another one.
+            ValueError: The scores have another shape.
         """
 
     @abstractmethod
     def unflatten(self, values: Tensor) -> Any:
-        """The inverse of :meth:`flatten`."""
+        """Invert :meth:`flatten`."""
 
     @abstractmethod
     def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
-        """F of each row, (R,), with only the ``kept`` features in place.
+        """Compute F of each row, (R,), with only the ``kept`` features.
 
         Args:
             kept: (R, N) bool.
-            examples: (R,) which example each row is of.
-            batch_size: At most so many rows in one run of the model.
+            examples: (R,), the example of each row.
+            batch_size: Maximum number of rows in one run of the model.
             done: Called with the number of rows after each run.
         """
 
     def ranked_scores(self, scores: Scores) -> Tensor:
-        """Scores as (B, N), checked: a number wherever a feature may be taken away."""
+        """Flatten scores to (B, N) and check that the score of no removable feature is NaN."""
         flat = self.flatten(scores).detach().to(self.removable.device)
         if bool(torch.isnan(flat)[self.removable].any()):
-            raise ValueError("The scores hold NaN, which has no place in an order.")
+            raise ValueError("The scores hold NaN, which cannot be ordered.")
         return flat
 
 
 def expect_shape(tensor: Any, shape: Sequence[int], axes: str) -> Tensor:
-    """The tensor, where it has this shape.
+    """Return the tensor if it has this shape.
 
     Raises:
         TypeError: It is no tensor.
-        ValueError: Its shape is another one.
+        ValueError: It has another shape.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"Scores must be a tensor {axes}, got {type(tensor).__name__}.")

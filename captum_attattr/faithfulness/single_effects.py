@@ -1,4 +1,4 @@
-"""The true effect of single features, one at a time, and how well scores agree with it."""
+"""The effect of removing single features, one at a time, and its correlation with scores."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _MOST_FEATURES = 2**26
 def leave_one_out(
     removal: Removal, sample: int | None = None, *, batch_size: int = 64, seed: int = 0, show_progress: bool = False
 ) -> Any:
-    r"""What the output loses without one feature, for each of them: exact, one run a feature.
+    r"""Compute the decrease of the output without one feature, for each feature: exact, with one run a feature.
 
     .. math:: F(x) - F(x \setminus \{i\})
 
     Args:
-        removal: What is removed, and how.
-        sample: So many features of each example, chosen at random; None for all. Tokens and heads are few, edges many.
-        batch_size: At most so many rows in one run of the model.
-        seed: Of the choice.
+        removal: The features and how to remove them.
+        sample: Number of features of each example, chosen at random; None for all. Useful for edges, which are many.
+        batch_size: Maximum number of rows in one run of the model.
+        seed: Seed of the choice.
         show_progress: Show a progress bar on standard error.
 
     Returns:
-        In the shape of the removal's scores; NaN for features that may not be removed or were not chosen.
+        The effects in the shape of the removal's scores; NaN for features that may not be removed or were not chosen.
 
     Raises:
         ValueError: ``sample`` is not a whole number of at least 1.
@@ -53,16 +53,16 @@ def leave_one_out(
 
 
 def agreement(removal: Removal, scores: Scores, effects: Scores, kind: Agreement = "spearman") -> Tensor:
-    """Correlation over an example's features between scores and true effects, (batch,).
+    """Compute the correlation between scores and effects over an example's features, (batch,).
 
     Args:
-        removal: What the effects were measured with.
-        scores: In the removal's shape, from any method.
-        effects: From :func:`leave_one_out`; only features with an effect that is not NaN count.
+        removal: The removal with which the effects were measured.
+        scores: Scores from any method, in the removal's shape.
+        effects: From :func:`leave_one_out`; features with the effect NaN are left out.
         kind: "spearman", of the ranks (ties share their mean rank), or "pearson".
 
     Returns:
-        From -1 to 1; NaN where all scores, or all effects, of an example are equal.
+        From -1 to 1; NaN if all scores, or all effects, of an example are equal.
 
     Example:
         >>> from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores
@@ -70,9 +70,9 @@ def agreement(removal: Removal, scores: Scores, effects: Scores, kind: Agreement
         >>> from captum_attattr.faithfulness import HeadRemoval, agreement, leave_one_out
         >>> model, tokenizer = load_demo()
         >>> ids, layers = tokenizer("A warm, funny film.", return_tensors="pt")["input_ids"], attention_layers(model)
-        >>> shares = SelfAttentionAttribution(model, layers).attribute(ids, target=1)
+        >>> attributions = SelfAttentionAttribution(model, layers).attribute(ids, target=1)
         >>> removal = HeadRemoval(model, layers, ids, target=1)
-        >>> bool(agreement(removal, head_scores(shares), leave_one_out(removal)) > 0.5)
+        >>> bool(agreement(removal, head_scores(attributions), leave_one_out(removal)) > 0.5)
         True
     """
     if kind not in ("spearman", "pearson"):

@@ -1,4 +1,4 @@
-"""Tokens taken away from the input: hidden from attention, deleted, or replaced by [MASK]."""
+"""Removal of tokens from the input: hidden from attention, deleted, or replaced by [MASK]."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ How = Literal["mask", "delete", "replace"]
 class TokenRemoval(Removal):
     """F without some of the tokens. Special tokens and padding are never removed.
 
-    Three ways, as none is the right one: what is left is no sentence that the model was trained on, in a different
-    manner each time.
+    There are three ways, none of which is perfect: each leaves a text unlike those that the model was trained on.
 
-    * "mask": the attention mask forbids all to look at the token; the others keep their positions.
-    * "delete": the token is cut out and the others move up, as erasure is done in DeYoung et al. (ACL 2020).
-    * "replace": another token, [MASK] as a rule, stands in its place.
+    * "mask": the attention mask hides the token from all queries; the others keep their positions.
+    * "delete": the token is cut out and the others move up, as in DeYoung et al. (ACL 2020).
+    * "replace": another token, usually [MASK], takes its place.
 
     Args:
         forward_func: Called with the token numbers, the attention mask and the additional arguments, in this order;
             returns outputs (rows, classes) or (rows,). For :func:`log_odds` they must be probabilities.
         input_ids: (batch, token).
-        attention_mask: (batch, token), 0 for padding; None where there is none.
+        attention_mask: (batch, token), 0 for padding; None without padding.
         additional_forward_args: Further arguments; tensors (batch, token, ...), such as token types, follow the tokens.
-        target: Which output, in any of Captum's forms.
-        special_tokens_mask: (batch, token), as the tokenizer gives it: 1 for what must stay.
+        target: The output, in any of Captum's forms.
+        special_tokens_mask: (batch, token), as the tokenizer returns it: 1 for tokens that stay.
         how: "mask", "delete" or "replace".
-        token_id: The number of [MASK] for "replace"; of [PAD] for "delete", which fills up what became short.
+        token_id: The number of [MASK] for "replace"; of [PAD] for "delete", which pads the shortened texts.
 
     Raises:
-        ValueError: Unknown way, a missing ``token_id``, or shapes that do not fit.
+        ValueError: ``how`` is unknown, ``token_id`` is missing, or shapes do not fit.
 
     Example:
         >>> from captum_attattr.demo import load_demo
@@ -89,16 +88,16 @@ class TokenRemoval(Removal):
         self.removable: Tensor = self._real & ~torch.as_tensor(special, device=mask.device)
 
     def flatten(self, scores: Scores) -> Tensor:
-        """(batch, token), as it is."""
+        """Return scores (batch, token) as they are."""
         return expect_shape(scores, self.removable.shape, "(batch, token)")
 
     def unflatten(self, values: Tensor) -> Tensor:
-        """(batch, token), as it is."""
+        """Return values (batch, token) as they are."""
         return values
 
     @torch.no_grad()
     def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
-        """F of each row; see :meth:`Removal.outputs`. Rows that come out alike are run once."""
+        """Compute F of each row; see :meth:`Removal.outputs`. Equal rows are run once."""
         arguments = self._picked(self._arguments, self._by_row, examples)
         arguments = self._without(arguments, kept & self._real[examples])
         self._refuse_empty(arguments[1], examples)
@@ -120,7 +119,7 @@ class TokenRemoval(Removal):
         return [value[rows] if indexed else value for value, indexed in zip(values, by_row, strict=True)]
 
     def _without(self, arguments: list[Any], kept: Tensor) -> list[Any]:
-        """The arguments of rows of which only the ``kept`` tokens are left."""
+        """Return the arguments with only the ``kept`` tokens in each row."""
         ids, mask, *rest = arguments
         if self._how == "replace":
             return [torch.where(kept | ~mask.bool(), ids, self._token_id), mask, *rest]
@@ -138,11 +137,15 @@ class TokenRemoval(Removal):
         if bool(empty.any()):
             raise ValueError(
                 f"Nothing would be left of example {int(examples[empty][0])}: it has no special token that "
-                "stays. Remove less than all (fractions below 1), or say what must stay with special_tokens_mask."
+                "stays. Remove less than all (fractions below 1), or give special_tokens_mask for tokens that stay."
             )
 
     def _distinct(self, arguments: Sequence[Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the rows that differ: one of each, the number that each row has among them, and how many are alike."""
+        """Find equal rows.
+
+        Returns:
+            One row of each distinct kind, the kind of each row, and the number of rows of each kind.
+        """
         tensors = [value for value, by_row in zip(arguments, self._by_row, strict=True) if by_row]
         everything = torch.cat([tensor.flatten(1).double() for tensor in tensors], 1)
         _, number, times = everything.unique(dim=0, return_inverse=True, return_counts=True)
@@ -155,5 +158,5 @@ def _begins_with(value: Any, shape: Sequence[int]) -> bool:
 
 
 def _lengths(mask: Tensor) -> Tensor:
-    """How far each row must be run: what follows its last token is padding."""
+    """Return the length of each row up to its last token; the rest is padding."""
     return (torch.arange(1, mask.shape[1] + 1, device=mask.device) * mask.bool()).amax(1)

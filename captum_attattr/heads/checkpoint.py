@@ -1,4 +1,4 @@
-"""A long run's state on disk, written whole or not at all, and what must be the same to go on with it."""
+"""Checkpoints of long runs, written completely or not at all, and the settings that must match to continue."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FORMAT_VERSION = 1
 
 
 def model_fingerprint(model: nn.Module | Iterable[nn.Module]) -> dict[str, str]:
-    """A model's configuration and weights in a few letters each: different models, different letters.
+    """Compute short hashes of a model's configuration and weights, to tell models apart.
 
     Args:
-        model: The model; where that is out of reach, those parts of it that are at hand.
+        model: The model, or those of its modules that are known.
     """
     modules = [model] if isinstance(model, nn.Module) else list(model)
     words, weights = hashlib.sha256(), hashlib.sha256()
@@ -40,18 +40,18 @@ def model_fingerprint(model: nn.Module | Iterable[nn.Module]) -> dict[str, str]:
 def _configuration(module: nn.Module) -> str:
     config: Any = getattr(module, "config", None)
     settings = config.to_dict() if hasattr(config, "to_dict") else {}
-    # Where a model came from, and the version that wrote it, are no part of what it computes.
+    # A model's origin, and the version that wrote it, do not affect its results.
     left_out = ("_name_or_path", "transformers_version")
     return json.dumps({k: v for k, v in settings.items() if k not in left_out}, sort_keys=True, default=str)
 
 
 class Checkpoint:
-    """How far a run over batches has come, kept in a file, one for each process; without a path it keeps nothing.
+    """The checkpoint of a run over batches, in a file for each process; without a path nothing is stored.
 
     Attributes:
-        batches: How many batches are behind it.
-        examples: How many examples they hold.
-        moments: What was gathered from them.
+        batches: Number of batches that are done.
+        examples: Number of examples in them.
+        moments: The moments over these examples.
     """
 
     def __init__(self, path: Path | None, settings: Mapping[str, Any], before: _State | None) -> None:
@@ -65,7 +65,7 @@ class Checkpoint:
     @classmethod
     @contextmanager
     def open(cls, path: str | os.PathLike[str] | None, settings: Mapping[str, Any]) -> Iterator[Checkpoint]:
-        """Go on from the file if it is there, and keep it from other runs until the block ends; all must call it.
+        """Read the file if it exists, and lock it against other runs until the block ends; every process must call it.
 
         Raises:
             ValueError: On every process, if the file of any is damaged, of a run with other settings, or in use.
@@ -87,50 +87,49 @@ class Checkpoint:
 
     @classmethod
     def _read(cls, path: Path, settings: Mapping[str, Any]) -> Checkpoint:
-        """What is there, if its run had the same settings; a start where there is no file."""
+        """Read the file if its run had the same settings; without a file begin a new run."""
         try:
             before = unseal(_State, path.read_bytes(), FORMAT_VERSION)
             count = 0 if before.moments is None else before.moments.count
             if not count <= before.examples or not before.batches <= before.examples:
-                raise ValueError(f"{count} of {before.examples} examples in {before.batches} batches cannot be")
+                raise ValueError(f"{count} of {before.examples} examples in {before.batches} batches is impossible")
             state = cls(path, settings, before)
         except (FileNotFoundError, NotADirectoryError):
             return cls(path, settings, None)
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{path} holds no state of a run, or is damaged: {error}. Delete it to start anew."
-            ) from error
+            raise ValueError(f"{path} is no checkpoint, or is damaged: {error}. Delete it to start anew.") from error
         check_settings(str(path), before.settings, settings)
         return state
 
     def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
-        """Make sure that the batches so far are those that were counted.
+        """Check that the data begin with the batches of the checkpoint.
 
         Args:
-            batches: How many there were so far.
-            digest: Of all of them.
+            batches: Number of batches so far.
+            digest: Digest of all of them.
             ended: Whether there are no more.
 
         Raises:
-            ValueError: They are not, or there are fewer.
+            ValueError: The batches differ, or there are fewer.
         """
         if (batches == self.batches and str(digest) != self._digest) or (ended and batches < self.batches):
             raise ValueError(
-                f"{self._path} is of a run over other data: the first {self.batches} batches were not these. Give the "
-                "same data, in the same order (a DataLoader that shuffles gives another), or delete it to start anew."
+                f"{self._path} is of a run over other data: its first {self.batches} batches differ from these. Give "
+                "the same data in the same order (a DataLoader that shuffles gives another order), or delete the file "
+                "to start anew."
             )
 
     def write(self, batches: int, count: int, digest: Digest, moments: Moments | None) -> None:
-        """Replace the file in one step, so that whenever the process ends a whole state is there.
+        """Replace the file in one step, so that it is complete at any time.
 
         Args:
-            batches: How many batches there were so far, this process's and others'.
-            count: How many examples the last of them held.
-            digest: Of all of them.
-            moments: What this process has gathered.
+            batches: Number of batches so far, of all processes.
+            count: Number of examples in the last of them.
+            digest: Digest of all batches.
+            moments: The moments of this process.
 
         Raises:
-            ValueError: It cannot be written.
+            ValueError: The file cannot be written.
         """
         if self._path is None:
             return
@@ -143,7 +142,7 @@ class Checkpoint:
             "digest": str(digest),
             "moments": None if moments is None else moments.state_dict(),
         }
-        with writing("The state of the run", self._path) as part:
+        with writing("The checkpoint", self._path) as part:
             part.write_text(json.dumps(seal(state)), encoding="utf-8")
 
 
@@ -156,14 +155,14 @@ class _State(Sealed):
 
 
 def check_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Make sure that a state belongs to these settings.
+    """Check that a checkpoint or state belongs to these settings.
 
     Raises:
-        ValueError: It does not. The message names the first that differs.
+        ValueError: It does not. The message names the first setting that differs.
     """
     for name in {**before, **now}:
         if before.get(name) != now.get(name):
             raise ValueError(
                 f"{what} is of a run with other settings: there the {name} was {before.get(name)!r}, now it is "
-                f"{now.get(name)!r}. Give the same settings to go on with it, or delete it to start anew."
+                f"{now.get(name)!r}. Give the same settings to continue, or delete it to start anew."
             )

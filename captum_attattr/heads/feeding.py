@@ -1,4 +1,4 @@
-"""Data sets as batches for a model: of texts, of tokenized items, or batches as they come."""
+"""Batches for a model from data sets of texts, of tokenized items, or of batches."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from captum_attattr.text.classifier import Classifier
 from captum_attattr.text.gold_labels import NO_LABEL
 
 LABELS = ("labels", "label")
-"""Under which names a batch may hold its labels."""
+"""The names under which a batch may hold its labels."""
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Batches, each with its labels where known, and how they are to be run."""
+    """Batches with their labels, if known, and the function that runs them."""
 
     batches: Iterable[tuple[Any, Any]]
-    """What the model takes (a mapping, a tensor or a tuple of them), and labels."""
+    """The model's inputs (a mapping, a tensor or a tuple of tensors), and labels."""
     count: int | None
-    """How many examples there are, where that is known."""
+    """Number of examples, if known."""
     function: Callable[..., Any] | None = None
-    """Gives the logits for the inputs in order; None: the model itself."""
+    """Computes the logits from the inputs in order; None: the model itself."""
     fingerprint: str | None = None
-    """Of the whole data, where they are known beforehand."""
+    """Digest of all data, if they are known beforehand."""
 
 
 def feed(data: Any, model: Any, tokenizer: Any, batch_size: int) -> Feed:
-    """Batches from whatever holds the data.
+    """Make batches from any supported form of data.
 
     Args:
         data: See :meth:`HeadImportance.run`.
-        model: Needed for texts, and for tokenized items: what it takes, and its padding token.
+        model: Needed for texts, and for tokenized items, for its inputs and its padding token.
         tokenizer: Needed for texts.
-        batch_size: At most so many texts or items in a batch; batches that come as such stay as they are.
+        batch_size: Maximum number of texts or items in a batch; given batches stay as they are.
 
     Raises:
-        ValueError: There are no data, they are not tokenized, or a sampler has dealt them out already.
-        TypeError: They have none of these forms.
+        ValueError: There are no data, they are not tokenized, or a sampler already gives each process its part.
+        TypeError: The data have none of these forms.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
@@ -70,18 +70,18 @@ def _has_items(data: Any) -> bool:
 
 
 def _check_not_dealt_out(loader: Any) -> None:
-    """Every process must be given all batches: of a loader that gives each its own, most would be left out."""
+    """Refuse a loader that gives each process its own batches: every process must be given all of them."""
     if isinstance(getattr(loader, "sampler", None), DistributedSampler) or type(loader).__module__.startswith(
         "accelerate."
     ):
         raise ValueError(
             "This DataLoader gives each process its own part already (and repeats examples to make the parts equal). "
-            "Give each process the same plain DataLoader: the batches are dealt out here, none twice."
+            "Give each process the same plain DataLoader: the batches are distributed here, none twice."
         )
 
 
 def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Batches as a loader gives them: a mapping with labels in it, or (inputs, labels)."""
+    """Yield (inputs, labels) from a loader's batches, which are mappings with labels or (inputs, labels)."""
     for batch in batches:
         if isinstance(batch, Mapping):
             labels = [batch[name] for name in LABELS if name in batch]
@@ -117,7 +117,7 @@ def _example(given: Any) -> Example:
 
 
 def _of_items(data: Any, model: Any, batch_size: int) -> Feed:
-    """Items {name: one example's tensor or list}, sorted by length and padded on the right."""
+    """Make batches of items {name: one example's tensor or list}, sorted by length and padded on the right."""
     names = _names(data[0], model)
     order = list(range(len(data)))
     if names[0] == "input_ids":
@@ -138,14 +138,14 @@ def _of_items(data: Any, model: Any, batch_size: int) -> Feed:
 
 
 def _labels(values: Sequence[Any]) -> Any:
-    """One label an example as a list of numbers; several, or one a token, as rows filled up with "none"."""
+    """Collect labels: one label an example as a list of numbers, several as rows, padded with the number for none."""
     if all(isinstance(value, (list, tuple)) or getattr(value, "ndim", 0) == 1 for value in values):
         return _stacked(values, NO_LABEL)
     return [value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value for value in values]
 
 
 def _names(item: Any, model: Any) -> list[str]:
-    """What of an item the model takes, the tokens (or pixels) first; other columns, such as the text, are left out."""
+    """Return the columns that the model takes, the tokens first; other columns, such as the text, are left out."""
     if not isinstance(item, Mapping):
         raise TypeError(f"An item of a data set must be a mapping, as after tokenization; got {type(item).__name__}.")
     takes = inspect.signature(getattr(model, "forward", model)).parameters

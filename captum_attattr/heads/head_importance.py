@@ -1,4 +1,4 @@
-"""How much each head of a model matters over a data set, gathered batch by batch, on one process or on many."""
+"""The importance of each head of a model over a data set, gathered batch by batch, on one process or several."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ class _State(Record):
 
 
 class HeadImportance:
-    r"""The importance of every attention head: the mean over examples of a measure of one head and one example.
+    r"""The importance of every attention head: the mean of a measure over examples.
 
     For the measure "attattr", with F the probability of the gold label,
 
     .. math:: I_h = E_x [ \max Attr_h(A) ]
 
-    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 6); :mod:`captum_attattr.heads.measures` lists the others.
+    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021, eq. 6). The other measures are listed in
+    :mod:`captum_attattr.heads.measures`.
 
     Under ``torchrun``, Accelerate or Ray Train each process is given the same data and takes its part of the batches;
-    :meth:`compute` and :meth:`run` give all of them the result of all examples.
+    :meth:`compute` and :meth:`run` return the result over all examples on every process.
 
     Args:
         model: A transformers model that gives logits, or any function of the inputs that runs one; then ``layers``
             must be given.
         layers: Attention layers, all by default: the rows of the result.
         measure: Name of a measure, or a :class:`captum_attattr.heads.measures.Measure`.
-        output: F: the "probability" of the target (default) or its "logit"; for a function "given", what it returns. A
-            regression model's output is taken as it is, whatever is asked for.
-        target: "gold", the labels that each batch comes with, or "predicted". Where an example has several, F is the
-            mean over them: over the labels of a text (a row of 0 and 1, for models whose labels do not exclude each
-            other), or over the tokens that have one (a row of labels, -100 for none). For language models "next": the
-            label of a token is what the output of the token before it is to say.
+        output: F: the "probability" of the target (default) or its "logit"; for a function "given", its output as it
+            is. A regression model's output is always taken as it is.
+        target: "gold" for the labels of each batch, or "predicted". If an example has several labels, F is the mean
+            over them: over the labels of a text (a row of 0 and 1, for models whose labels do not exclude each other),
+            or over the tokens that have one (a row of labels, -100 for none). For language models "next": the label of
+            a token belongs to the output of the token before it.
 
     Raises:
-        TypeError, ValueError: An argument is of the wrong kind, or unknown.
-        UnsupportedModelError: The model's attention is out of reach.
+        TypeError, ValueError: An argument is of the wrong type, or unknown.
+        UnsupportedModelError: The model's attention cannot be reached.
 
     Example:
         >>> from captum_attattr import HeadImportance
@@ -86,7 +87,7 @@ class HeadImportance:
             )
         model = uncompiled(model)
         if not isinstance(model, nn.Module) and layers is None:
-            raise ValueError("With a function in place of a model say which layers: layers=attention_layers(model).")
+            raise ValueError("With a function in place of a model give the layers: layers=attention_layers(model).")
         if target not in ("gold", "next", "predicted"):
             raise ValueError(f"Unknown target {target!r}. Choose 'gold', 'next' or 'predicted'.")
         self.measure = measure_of(measure)
@@ -102,13 +103,13 @@ class HeadImportance:
         """Add a batch.
 
         Args:
-            batch: What the model takes: a mapping (such as a tokenizer gives, with "labels" in it or not), a tensor, or
-                a tuple of tensors. Moved to the model's device.
-            target: The label of each example, its labels in a row, or any target of Captum's if the model gives more
-                than labels. Not needed with ``target="predicted"``, nor for a model with one output.
+            batch: The model's inputs: a mapping (such as a tokenizer returns, with or without "labels"), a tensor, or a
+                tuple of tensors. They are moved to the model's device.
+            target: The label of each example, a row of its labels, or a target in any of Captum's forms if the output
+                is not one number a label. Not needed with ``target="predicted"``, nor for a model with one output.
 
         Raises:
-            ValueError: Labels are missing or not the model's, or the model drops out at random or gives NaN.
+            ValueError: Labels are missing or not the model's, dropout is active, or the output is NaN.
         """
         if isinstance(batch, Mapping):
             labels = [batch[name] for name in LABELS if name in batch]
@@ -130,19 +131,19 @@ class HeadImportance:
         Args:
             data: A DataLoader, or another iterable of batches: mappings with "labels", or (inputs, labels). Or a data
                 set of tokenized items, such as a ``datasets.Dataset``; columns that the model does not take are left
-                out. Or texts: a list of (text, label) or of :class:`captum_attattr.files.examples.Example`. Items and texts
-                are sorted by length to waste no padding. On several processes give each the same, in the same order.
-            tokenizer: The model's; needed for texts.
-            batch_size: For items and texts.
-            checkpoint: A file in which the state is kept after each batch. Where it is there already, the run goes on
-                from it: nothing is lost or counted twice. It stays when the run is done. With another number of
-                threads or on another processor sums are rounded otherwise: scores are then those of an unbroken run to
-                about 1e-6 of the output F for a model in float32, 1e-12 in float64.
+                out. Or texts: a list of (text, label) or of :class:`captum_attattr.files.examples.Example`. Items and
+                texts are sorted by length to save padding. Give each process the same data in the same order.
+            tokenizer: The model's tokenizer; needed for texts.
+            batch_size: Number of items or texts in a batch.
+            checkpoint: A file that is updated after each batch. If it exists, the run continues from it: nothing is
+                lost or counted twice. It stays when the run is done. With another number of threads or on another
+                processor rounding differs: scores then agree with those of an unbroken run to about 1e-6 of the output
+                F for a model in float32, 1e-12 in float64.
             show_progress: Show a progress bar, with the time left, on standard error.
 
         Raises:
-            ValueError: As :meth:`update`; also, empty data, a checkpoint of a run with other settings, model or data,
-                processes that disagree.
+            ValueError: As :meth:`update`; or the data are empty, the checkpoint is of a run with other settings, model
+                or data, or the processes disagree.
         """
         self._check_first(checkpoint)
         _, size = rank_and_size()
@@ -155,7 +156,7 @@ class HeadImportance:
         return self._computed()
 
     def _go_through(self, fed: Feed, state: Checkpoint, show_progress: bool) -> None:
-        """Add what of the data the state does not hold yet, and say so there batch by batch."""
+        """Add the batches that are not in the checkpoint yet, and update it after each."""
         rank, size = rank_and_size()
         self._moments = self._fitting(state.moments) or self._moments
         done, digest = state.batches, Digest()
@@ -178,10 +179,10 @@ class HeadImportance:
     # The result
 
     def compute(self) -> Importance:
-        """The importance over all examples so far, of all processes together.
+        """Compute the importance over all examples so far, of all processes together.
 
         Raises:
-            ValueError: There were none, or the processes disagree on the model or the settings.
+            ValueError: There were no examples, or the processes disagree on the model or the settings.
         """
         if rank_and_size()[1] > 1:
             check_agreement(self._facts())
@@ -191,7 +192,7 @@ class HeadImportance:
         parts = gathered(None if self._moments is None else self._moments.state_dict())
         moments = merge(None if part is None else Moments.from_state_dict(part) for part in parts)
         if moments is None:
-            raise ValueError("There are no examples to compute an importance from: call update or run with some.")
+            raise ValueError("There are no examples to compute an importance from: call update or run first.")
         settings = {
             **self._settings(),
             "versions": {name: version(name) for name in ("torch", "transformers", "captum")},
@@ -203,14 +204,14 @@ class HeadImportance:
         self._moments = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What this process has gathered, and the settings that it belongs to, in plain types."""
+        """Return the moments of this process and the settings they belong to, in plain types."""
         return {"settings": self._facts(), "moments": None if self._moments is None else self._moments.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave, in place of what was gathered here.
+        """Replace the moments of this process by those of :meth:`state_dict`.
 
         Raises:
-            ValueError: It is of another model, or of other settings, or no such state.
+            ValueError: The state is of another model or of other settings, or no such state.
         """
         found = checked(_State, state)
         check_settings("The state", found.settings, self._facts())
@@ -229,7 +230,7 @@ class HeadImportance:
         self._moments = merge((self._moments, Moments.from_values(scores)))
 
     def _in_place(self, examples: Examples) -> Tensor:
-        """Scores (B, L, H), each head at its number in the unpruned model, NaN where there is none any more."""
+        """Compute scores (B, L, H), each head at its number in the unpruned model, NaN for pruned heads."""
         numbers = [HeadNumbers.from_layer(layer) for layer in examples.layers]
         shape = (len(examples.inputs[0]), len(numbers), max(layer.total for layer in numbers))
         grid = torch.full(shape, math.nan, dtype=torch.float64)
@@ -242,7 +243,7 @@ class HeadImportance:
                 raise UnsupportedModelError(
                     f"The measure {self.measure.name!r} gave scores of shape {tuple(values.shape)} for {shape[0]} "
                     f"examples and {len(numbers[place].remaining)} heads of layer {place}. Where each example has "
-                    "several rows of attention (choices, windows, images), take measure='attattr'."
+                    "several rows of attention (choices, windows, images), use measure='attattr'."
                 )
             if not torch.isfinite(values).all():
                 raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
@@ -250,7 +251,7 @@ class HeadImportance:
         return grid
 
     def _fitting(self, moments: Moments | None) -> Moments | None:
-        """What was gathered elsewhere, if it can be of these layers' heads."""
+        """Return moments from a checkpoint or state if they have the shape of these layers' heads."""
         heads = max(HeadNumbers.from_layer(layer).total for layer in self._layers)
         if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
             raise ValueError(
@@ -273,9 +274,9 @@ class HeadImportance:
         }
 
     def _facts(self) -> dict[str, Any]:
-        """What all processes, and a run that is resumed, must have the same of."""
+        """Return the settings that must be the same on all processes, and when a run is resumed."""
         settings = self._settings()
-        del settings["model"]  # the same model may lie in another place
-        settings["output"] = self._asked.kind  # what it turns out to be is known only once a batch was seen
+        del settings["model"]  # the same model may be in another folder
+        settings["output"] = self._asked.kind  # the final kind is known only after a first batch
         model = self._model if isinstance(self._model, nn.Module) else self._layers
         return {**model_fingerprint(model), "number of layers": len(self._layers), **settings}

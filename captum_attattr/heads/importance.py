@@ -1,4 +1,4 @@
-"""The importance of a model's heads over a data set: what :class:`HeadImportance` finds, to rank, save and load."""
+"""The importance of a model's heads over a data set, the result of :class:`HeadImportance`: rank, save and load it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 
 
 class RankedHead(NamedTuple):
-    """A head by its numbers, with its mean score over examples and the standard error of that."""
+    """A head's numbers, with its mean score over examples and the standard error of the mean."""
 
     layer: int
     head: int
@@ -30,7 +30,7 @@ class RankedHead(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """How much each head matters. L layers, H heads, in the numbering of the unpruned model.
+    """The importance of L layers with H heads, in the numbering of the unpruned model.
 
     Example:
         >>> from captum_attattr import HeadImportance
@@ -44,25 +44,25 @@ class Importance:
     """
 
     scores: Tensor
-    """(L, H), float64: means over examples, in the measure's unit; NaN for heads that were pruned away."""
+    """(L, H), float64: means over examples, in the measure's unit; NaN for pruned heads."""
     standard_deviation: Tensor
-    """(L, H): spread over examples; NaN where there are fewer than two."""
+    """(L, H): standard deviation over examples; NaN for fewer than two examples."""
     examples: int
-    """How many examples the means are taken over."""
+    """Number of examples."""
     measure: str
     settings: dict[str, Any]
-    """How it was made: model, measure and its settings, output, target, versions."""
+    """The settings of the run: model, measure and its settings, output, target, versions."""
 
     @property
     def standard_error(self) -> Tensor:
-        """(L, H): of the means, standard deviation / sqrt(examples), for examples drawn independently."""
+        """(L, H): standard error of the means, standard deviation / sqrt(examples), for independent examples."""
         return self.standard_deviation / math.sqrt(self.examples)
 
     def normalized(self, norm: Literal["l2"] | None = "l2") -> Tensor:
-        """Scores (L, H) with each layer's divided by their L2 norm, as Michel et al. (NeurIPS 2019) do; None: as is.
+        """Divide each layer's scores by their L2 norm, as Michel et al. (NeurIPS 2019) do; None returns them unchanged.
 
         Raises:
-            ValueError: Unknown norm.
+            ValueError: The norm is unknown.
         """
         if norm is None:
             return self.scores
@@ -71,10 +71,10 @@ class Importance:
         return self.scores / self._norms()
 
     def ranking(self, normalize: Literal["l2"] | None = None) -> list[RankedHead]:
-        """All heads there are, the most important first; of equal ones the lower layer and head first.
+        """Rank all heads that are left, the most important first; of equal ones the lower layer and head first.
 
         Args:
-            normalize: See :meth:`normalized`. Scores and errors are given on the same scale.
+            normalize: See :meth:`normalized`. It applies to scores and errors.
         """
         scores = self.normalized(normalize)
         errors = self.standard_error if normalize is None else self.standard_error / self._norms()
@@ -87,27 +87,27 @@ class Importance:
         ]
 
     def lowest(self, count: int | float, normalize: Literal["l2"] | None = None) -> list[tuple[int, int]]:
-        """The least important heads, over all layers, as (layer, head): those to mask or prune first.
+        """Return the least important heads of all layers, as (layer, head): those to mask or prune first.
 
         Args:
-            count: How many (a whole number), or which share of the heads there are (a float from 0 to 1, rounded).
-            normalize: See :meth:`normalized`. "l2" kept more accuracy in ``benchmarks/pruning.py`` by most measures
+            count: A number of heads (int), or a fraction of the heads that are left (float from 0 to 1, rounded).
+            normalize: See :meth:`normalized`. "l2" kept more accuracy in ``benchmarks/pruning.py`` with most measures
                 (all but attattr, where it made no clear difference), and is the command line's default.
 
         Raises:
-            ValueError: ``count`` is below 0 or more than there is.
+            ValueError: ``count`` is below 0 or larger than possible.
         """
         ranking = self.ranking(normalize)
-        is_share = isinstance(count, float)
-        if isinstance(count, bool) or not 0 <= count <= (1 if is_share else len(ranking)):
+        is_fraction = isinstance(count, float)
+        if isinstance(count, bool) or not 0 <= count <= (1 if is_fraction else len(ranking)):
             raise ValueError(
-                f"count must be a share from 0.0 to 1.0 or a number from 0 to {len(ranking)}, got {count!r}."
+                f"count must be a fraction from 0.0 to 1.0 or a number from 0 to {len(ranking)}, got {count!r}."
             )
-        number = round(count * len(ranking)) if is_share else int(count)
+        number = round(count * len(ranking)) if is_fraction else int(count)
         return [(head.layer, head.head) for head in reversed(ranking[len(ranking) - number :])]
 
     def outside_top(self, k: int) -> list[tuple[int, int]]:
-        """All but the k most important heads of each layer, as (layer, head).
+        """Return all but the k most important heads of each layer, as (layer, head).
 
         Raises:
             ValueError: ``k`` is no whole number of at least 0.
@@ -123,7 +123,7 @@ class Importance:
         return sorted(outside)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON; heads that are not there are None."""
+        """Return the importance in plain types, for JSON; pruned heads are None."""
         return {
             "version": FORMAT_VERSION,
             "measure": self.measure,
@@ -136,7 +136,7 @@ class Importance:
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write it to a JSON file, all or nothing.
+        """Write the importance to a JSON file, completely or not at all.
 
         Raises:
             ValueError: The file cannot be written.
@@ -147,16 +147,16 @@ class Importance:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Importance:
-        """Read what :meth:`save` wrote.
+        """Read an importance that :meth:`save` wrote.
 
         Raises:
-            ValueError: There is no such file, it is damaged, no importance, or of a newer version.
+            ValueError: There is no such file, or it is damaged, no importance, or of a newer version.
         """
         try:
             found = unseal(_Saved, Path(path).read_text(encoding="utf-8"), FORMAT_VERSION)
             scores, spread = matrix(found.scores), matrix(found.standard_deviation)
             if spread.shape != scores.shape or bool((spread < 0).any()):
-                raise ValueError("its standard deviations are not those of its scores")
+                raise ValueError("its standard deviations do not fit its scores")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error}") from error
         except ValueError as error:

@@ -1,4 +1,4 @@
-r"""How much a head matters for an example, in several ways: each is one object with one method.
+r"""Measures of how much a head matters for an example.
 
 A is a head's attention, C = A V its context, F the explained output of an example. Importance over a data set is the
 mean over examples of
@@ -6,16 +6,16 @@ mean over examples of
 | name | score of a head for one example |
 | --- | --- |
 | attattr | largest entry of its attribution (Hao et al., AAAI 2021, eq. 6) |
-| attattr_sum | magnitude of its share, the absolute value of the sum of its entries |
-| attattr_absolute | sum of the magnitudes of its entries |
+| attattr_sum | magnitude of the sum of the entries of its attribution |
+| attattr_absolute | sum of the magnitudes of these entries |
 | taylor | magnitude of sum(C * dF/dC) (Michel et al., NeurIPS 2019, eq. 4) |
 | attention | largest attention probability |
-| ablation | how much the loss grows when the head is masked |
-| ablation_output | how much F falls when the head is masked |
-| ablation_accuracy | 1 where the prediction is right only with the head, -1 where only without it, else 0 |
-| random | a random number, the control |
+| ablation | increase of the loss when the head is masked |
+| ablation_output | decrease of F when the head is masked |
+| ablation_accuracy | 1 if the prediction is right only with the head, -1 if only without it, else 0 |
+| random | a random number, as a control |
 
-Another measure is another subclass of :class:`Measure`.
+To add a measure, subclass :class:`Measure`.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ from captum_attattr.heads.outputs import Examples
 from captum_attattr.text.gold_labels import GoldLabels
 from captum_attattr.text.model_output import Output
 
-# Rows that one run of the model takes when heads are masked one by one: more are no faster on a CPU.
+# Rows of one run of the model when heads are masked one by one: more are no faster on a CPU.
 _MOST_ROWS = 128
 
 
 class Measure(ABC):
-    """A way to say how much each head matters for an example."""
+    """A measure of how much each head matters for an example."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called."""
+        """The measure's name."""
 
     @abstractmethod
     def scores(self, examples: Examples) -> list[Tensor]:
-        """One score a head and example: (B, heads) for each layer."""
+        """Compute one score a head and example: (B, heads) for each layer."""
 
     def settings(self) -> dict[str, Any]:
-        """What another run must have the same of, in plain types."""
+        """Return the settings that must be the same when a run is resumed, in plain types."""
         return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
 
@@ -65,14 +65,14 @@ def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class AttAttr(Measure):
-    """Self-attention attribution: "max", the largest entry (the paper's), "sum", the magnitude of the whole share,
-    or "absolute", the sum of magnitudes. Zero attention is the baseline, one layer at a time.
+    """Self-attention attribution on the layerwise path from zero attention.
 
     Args:
-        reduction: See above.
-        n_steps: Evaluations on the path, at most; by default as for :class:`SelfAttentionAttribution`.
-        method: Rule of integration; not used with a tolerance.
-        tolerance: Relative error to keep; None takes all steps.
+        reduction: "max" for the largest entry (as in the paper), "sum" for the magnitude of the sum of all entries, or
+            "absolute" for the sum of magnitudes.
+        n_steps: Maximum number of evaluations on the path; by default as for :class:`SelfAttentionAttribution`.
+        method: Integration rule; not used with a tolerance.
+        tolerance: Relative error to reach; None takes all steps.
     """
 
     reduction: Literal["max", "sum", "absolute"] = "max"
@@ -81,16 +81,16 @@ class AttAttr(Measure):
     tolerance: float | None = 0.01
 
     def __post_init__(self) -> None:
-        """Check the reduction; the rule is checked where it is used."""
+        """Check the reduction; the rule is checked when it is used."""
         _check_choice("reduction", self.reduction, ("max", "sum", "absolute"))
 
     @property
     def name(self) -> str:
-        """Its name: attattr, attattr_sum or attattr_absolute."""
+        """The measure's name: attattr, attattr_sum or attattr_absolute."""
         return "attattr" if self.reduction == "max" else f"attattr_{self.reduction}"
 
     def scores(self, examples: Examples) -> list[Tensor]:
-        """(B, heads) for each layer, in the unit of F."""
+        """Compute (B, heads) for each layer, in the unit of F."""
         target = examples.labels
         if target is None:
             with torch.no_grad():
@@ -99,7 +99,7 @@ class AttAttr(Measure):
         return [layer.abs() for layer in scores] if self.reduction == "sum" else scores
 
     def _reduced(self, examples: Examples, target: Any) -> list[Tensor]:
-        """Signed sum, sum of magnitudes or largest entry of each head's attribution."""
+        """Compute the signed sum, the sum of magnitudes or the largest entry of each head's attribution."""
         function, inputs = examples.outputs_of, examples.inputs
         if isinstance(target, GoldLabels):
             (function, inputs), target = target.folded(function, inputs), None
@@ -117,7 +117,7 @@ class AttAttr(Measure):
         return [self._of_heads(layer, values) for layer, values in zip(examples.layers, scores, strict=True)]
 
     def _of_heads(self, layer: nn.Module, scores: Tensor) -> Tensor:
-        """(B, heads): a head's choices, windows or images taken together, where each example has several."""
+        """Combine the choices, windows or images of an example, which count as further heads: (B, heads)."""
         rows = scores.unflatten(1, (-1, len(HeadNumbers.from_layer(layer).remaining)))
         return rows.amax(1) if self.reduction == "max" else rows.sum(1)
 
@@ -126,18 +126,18 @@ class AttAttr(Measure):
 class Taylor(Measure):
     """First-order change of F when a head is scaled: the magnitude of sum(C * dF/dC) over queries and dimensions.
 
-    Equal to the magnitude of sum(A * dF/dA) over pairs, since C = A V; this form needs one forward and one backward
+    It equals the magnitude of sum(A * dF/dA) over pairs, since C = A V, but needs only one forward and one backward
     pass and no matrix (Michel, Levy, Neubig: Are Sixteen Heads Really Better than One?, NeurIPS 2019, eq. 4, with F in
-    place of the loss). They also divide a layer's scores by their norm: ``Importance.normalized("l2")``.
+    place of the loss). The authors also divide a layer's scores by their norm: ``Importance.normalized("l2")``.
     """
 
     @property
     def name(self) -> str:
-        """Its name, taylor."""
+        """The measure's name, taylor."""
         return "taylor"
 
     def scores(self, examples: Examples) -> list[Tensor]:
-        """(B, heads) for each layer, in the unit of F."""
+        """Compute (B, heads) for each layer, in the unit of F."""
         contexts: list[Tensor] = []
         attends: list[Tensor] = []
 
@@ -154,7 +154,9 @@ class Taylor(Measure):
             outputs = _watched(examples.layers, watch, forward)
             score = _scores(forward, outputs, examples.target(outputs.detach()))
             if not score.requires_grad:
-                raise ValueError("The model's output does not depend on its attention: is it detached, or a class?")
+                raise ValueError(
+                    "The model's output does not depend on its attention: is it detached, or a predicted class?"
+                )
             gradients = torch.autograd.grad(score.sum(), contexts, allow_unused=True)
         return [
             _product(context.detach(), gradient).masked_fill(~rows, 0).sum((1, 3)).abs()
@@ -164,15 +166,15 @@ class Taylor(Measure):
 
 @dataclass(frozen=True)
 class Attention(Measure):
-    """The largest attention probability of a head: it asks neither what the output is nor whether it depends on it."""
+    """The largest attention probability of a head, whatever the output is."""
 
     @property
     def name(self) -> str:
-        """Its name, attention."""
+        """The measure's name, attention."""
         return "attention"
 
     def scores(self, examples: Examples) -> list[Tensor]:
-        """(B, heads) for each layer, probabilities."""
+        """Compute (B, heads) for each layer, as probabilities."""
         found: list[Tensor] = []
 
         def watch(call: AttentionCall) -> Result:
@@ -186,14 +188,14 @@ class Attention(Measure):
 
 @dataclass(frozen=True)
 class Ablation(Measure):
-    """What is lost when one head is masked (its attention multiplied by 0) and all others stay.
+    """The loss when one head is masked (its attention multiplied by 0) and all others stay; positive if the head helps.
 
-    One pass for each head, from the head's layer on. "loss": growth of the negative logarithm of the target's
-    probability; "output": fall of F; "accuracy": fall of the share of right predictions (where labels do not exclude
-    each other, of those with a probability above 1/2). Positive where the head helps. A regression has "output" only.
+    Each head takes one pass, from its layer on. A regression has "output" only.
 
     Args:
-        loses: See above.
+        loses: "loss" for the increase of the negative logarithm of the target's probability; "output" for the decrease
+            of F; "accuracy" for the decrease of accuracy (if labels do not exclude each other, of the label's own
+            prediction, a probability above 1/2).
     """
 
     loses: Literal["loss", "output", "accuracy"] = "loss"
@@ -204,12 +206,12 @@ class Ablation(Measure):
 
     @property
     def name(self) -> str:
-        """Its name: ablation, ablation_output or ablation_accuracy."""
+        """The measure's name: ablation, ablation_output or ablation_accuracy."""
         return "ablation" if self.loses == "loss" else f"ablation_{self.loses}"
 
     @torch.no_grad()
     def scores(self, examples: Examples) -> list[Tensor]:
-        """(B, heads) for each layer."""
+        """Compute (B, heads) for each layer."""
         forward = Forward(examples.logits_of, examples.inputs)
         recording = Recording(forward, examples.layers)
         target = examples.target(recording.output)
@@ -230,7 +232,7 @@ class Ablation(Measure):
     def _worth(
         self, output: Output, forward: Forward, logits: Tensor, target: Any, rows: Tensor | None = None
     ) -> Tensor:
-        """What a head may be good for, of each row; more is better."""
+        """Compute the quantity that masking a head may decrease, for each row."""
         if self.loses == "loss":
             return _scores(forward, output.log_probabilities(logits), target, rows)
         if self.loses == "output":
@@ -240,21 +242,21 @@ class Ablation(Measure):
 
 @dataclass(frozen=True)
 class Random(Measure):
-    """A number in [0, 1) a head, the same for each example: what a ranking that knows nothing achieves.
+    """A random number in [0, 1) for each head, the same for each example: the control for rankings.
 
     Args:
-        seed: Of the generator.
+        seed: Seed of the generator.
     """
 
     seed: int = 0
 
     @property
     def name(self) -> str:
-        """Its name, random."""
+        """The measure's name, random."""
         return "random"
 
     def scores(self, examples: Examples) -> list[Tensor]:
-        """(B, heads) for each layer."""
+        """Compute (B, heads) for each layer."""
         generator = torch.Generator().manual_seed(self.seed)
         counts = [len(HeadNumbers.from_layer(layer).remaining) for layer in examples.layers]
         return [torch.rand(1, count, generator=generator).repeat(len(examples.inputs[0]), 1) for count in counts]
@@ -270,11 +272,11 @@ MEASURES: dict[str, Measure] = {measure.name: measure for measure in _ALL}
 
 
 def measure_of(given: str | Measure) -> Measure:
-    """The measure of that name, or the one that is given.
+    """Return the measure of a name, or the given measure itself.
 
     Raises:
         ValueError: There is no measure of that name.
-        TypeError: It is neither a name nor a measure.
+        TypeError: ``given`` is neither a name nor a measure.
     """
     if isinstance(given, Measure):
         return given
@@ -285,7 +287,7 @@ def measure_of(given: str | Measure) -> Measure:
 
 
 def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[], Tensor]) -> Tensor:
-    """Call a function with the layers' attention calls passed to the handler; a model that drops out is refused."""
+    """Call a function with the layers' attention calls passed to the handler; active dropout is refused."""
 
     def checked(call: AttentionCall) -> Result:
         refuse_dropout(float(call.options.get("dropout") or 0.0))
@@ -295,7 +297,7 @@ def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[
 
 
 def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
-    """The target's of the values of each row, or their mean over the gold labels."""
+    """Select the target's value of each row, or take the mean over the gold labels."""
     if isinstance(target, GoldLabels):
         values, target = target.average(values, rows), None
     return forward.scores(values, target, rows)
@@ -311,6 +313,6 @@ def _always(context: Tensor) -> Substitute:
 
 
 def _without_each(context: Tensor, heads: Tensor) -> Tensor:
-    """(B, Q, H, D) once for each of these heads, without it: (heads * B, Q, H, D)."""
+    """Repeat a context (B, Q, H, D) for each of these heads, with this head set to zero: (heads * B, Q, H, D)."""
     gone = torch.nn.functional.one_hot(heads, context.shape[2]).bool().to(context.device)
     return context.unsqueeze(0).masked_fill(gone.view(len(heads), 1, 1, -1, 1), 0).flatten(0, 1)

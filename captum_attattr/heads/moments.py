@@ -1,11 +1,11 @@
-"""Mean and spread over examples, gathered batch by batch, on any number of processes.
+"""Mean and standard deviation over examples, gathered batch by batch, on any number of processes.
 
 Two parts with counts n and m, means a and b, sums of squared deviations S and T make one with
 
     count = n + m        mean = a + (b - a) m / (n + m)        deviations = S + T + (b - a)^2 n m / (n + m)
 
-(Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979). So the parts
-may be of any size and come in any order: nothing is lost to rounding when many small batches are added up.
+(Chan, Golub, LeVeque: Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979). The parts may
+have any sizes and order, and no precision is lost when many small batches are merged.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ class Moments:
 
     @classmethod
     def from_values(cls, values: Tensor) -> Moments:
-        """Of values with the examples in front, (example, ...)."""
+        """Compute the moments of values with the examples along dimension 0, (example, ...)."""
         values = values.detach().to("cpu", torch.float64)
         mean = values.mean(0)
         return cls(len(values), mean, (values - mean).square().sum(0))
 
     def merged(self, other: Moments) -> Moments:
-        """The moments of both parts together.
+        """Return the moments of both parts together.
 
         Raises:
-            ValueError: They are not of the same values.
+            ValueError: The parts have values of different shapes.
         """
         if self.mean.shape != other.mean.shape:
             raise ValueError(
@@ -63,19 +63,19 @@ class Moments:
 
     @property
     def standard_deviation(self) -> Tensor:
-        """Over examples, with n - 1 below the line; NaN for fewer than two examples."""
+        """Standard deviation over examples, with the denominator n - 1; NaN for fewer than two examples."""
         return (self.deviations / (self.count - 1 if self.count > 1 else float("nan"))).sqrt()
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, for JSON: they are read back bit for bit. Of a matrix of values; None stands for NaN."""
+        """Return plain types for JSON, from which a matrix is read back bit for bit; None stands for NaN."""
         return {"count": self.count, "mean": rows(self.mean), "deviations": rows(self.deviations)}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Moments:
-        """What :meth:`state_dict` gave.
+        """Make moments from the result of :meth:`state_dict`.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The state is something else.
         """
         found = checked(MomentsRecord, state)
         mean, deviations = matrix(found.mean), matrix(found.deviations)
@@ -84,12 +84,12 @@ class Moments:
             or not torch.equal(mean.isnan(), deviations.isnan())
             or (deviations < 0).any()
         ):
-            raise ValueError("the deviations are not those of the means")
+            raise ValueError("the deviations do not fit the means")
         return cls(found.count, mean, deviations)
 
 
 def merge(parts: Iterable[Moments | None]) -> Moments | None:
-    """All parts together; None stands for a part without examples."""
+    """Merge all parts; None stands for a part without examples."""
     total: Moments | None = None
     for part in parts:
         if part is not None:

@@ -1,4 +1,4 @@
-"""A batch in whatever form it comes, as examples on which heads are measured."""
+"""Batches in any supported form, as examples on which heads are measured."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from captum_attattr.text.model_output import Output
 
 @dataclass(frozen=True)
 class Examples:
-    """A batch to measure heads on. B examples."""
+    """A batch of B examples to measure heads on."""
 
     function: Callable[..., Any]
-    """Called with the inputs in order; gives the logits of each example, or a model output that holds them."""
+    """Called with the inputs in order; returns the logits of each example, or a model output with logits."""
     inputs: tuple[Tensor, ...]
     layers: list[nn.Module]
-    """The attention layers, in the order of their calls; one that is called n times is there n times."""
+    """The attention layers, in the order of their calls; one that is called n times is listed n times."""
     output: Output
     labels: Any = None
-    """Which output is F, in any of Captum's forms of a target, or several of them; None for the predicted one."""
+    """The target of each example, in any of Captum's forms, or several labels; None for the predicted one."""
 
     def logits_of(self, *inputs: Tensor) -> Tensor:
-        """In float32 at least."""
+        """Compute the logits, in float32 at least."""
         logits = self.function(*inputs)
         logits = getattr(logits, "logits", logits)
         if not isinstance(logits, Tensor):
@@ -37,18 +37,18 @@ class Examples:
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def outputs_of(self, *inputs: Tensor) -> Tensor:
-        """F for every label."""
+        """Compute F for every label."""
         return self.output.compute(self.logits_of(*inputs))
 
     def target(self, outputs: Tensor) -> Any:
-        """Which output of each example is F."""
+        """Return the target: the output of each example that is F."""
         if self.labels is not None:
             return self.labels
         if outputs.dim() < 2:
             return None  # one number an example
         if self.output.regression and outputs.shape[-1] > 1:
             raise ValueError(
-                "A regression model predicts none of its outputs: give labels, the number of the one to take."
+                "A regression model predicts none of its outputs: give labels, the number of the output to measure."
             )
         if outputs.dim() != 2:
             raise ValueError(
@@ -60,16 +60,16 @@ class Examples:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass shows about a model."""
+    """What a first pass shows about a model: the order of its layers and the shape of its output."""
 
     layers: list[nn.Module]
-    """In the order of their calls, one that is called n times n times."""
+    """In the order of their calls; one that is called n times is listed n times."""
     shape: tuple[int, ...]
-    """Of an example's output."""
+    """Shape of an example's output."""
 
     @classmethod
     def from_examples(cls, examples: Examples) -> Seen:
-        """By running the first example."""
+        """Run the first example."""
         calls: list[nn.Module] = []
 
         def note(call: AttentionCall) -> Result:
@@ -90,16 +90,16 @@ class Seen:
 
     @property
     def labels(self) -> int | None:
-        """How many outputs an example has, where they are in one row."""
+        """Number of outputs of an example; None if they are not a single row."""
         return None if len(self.shape) > 1 else self.shape[0] if self.shape else 1
 
     def checked(self, labels: Any, examples: Examples, *, following: bool = False) -> Any:
-        """Which output of each example is F, or which of them.
+        """Check labels and return the target, or several gold labels, of each example.
 
         Args:
-            labels: As they came with the batch.
+            labels: The labels of the batch, in any form.
             examples: The batch.
-            following: Whether they are labels of tokens, and each what the output of the place before it is to say.
+            following: Whether they are labels of tokens that belong to the output one position earlier.
 
         Raises:
             ValueError: Labels are missing, or not the model's.
@@ -114,11 +114,11 @@ class Seen:
                 rows, self.shape, examples.inputs[0], several=examples.output.several, following=following
             )
         if self.labels is None:
-            return labels  # not one number for each label: any of Captum's forms of a target
+            return labels  # the output is not one number a label: a target in any of Captum's forms
         return self._numbers(labels, len(examples.inputs[0]))
 
     def _numbers(self, labels: Any, count: int) -> list[int]:
-        """One label an example."""
+        """Check labels, one for each example."""
         assert self.labels is not None
         numbers = labels.tolist() if hasattr(labels, "tolist") else labels
         numbers = list(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else [numbers] * count
@@ -135,7 +135,7 @@ class Seen:
 def examples_of(
     batch: Any, function: Callable[..., Any], device: Any, layers: list[nn.Module], output: Output
 ) -> Examples:
-    """A mapping, a tensor or a tuple of tensors as tensors in order, and the function that takes them so.
+    """Make examples from a batch, which is a mapping, a tensor or a tuple of tensors.
 
     Raises:
         TypeError: The batch has none of these forms.
@@ -147,7 +147,7 @@ def examples_of(
     inputs = batch if isinstance(batch, tuple) else (batch,)
     if not inputs or not all(isinstance(value, Tensor) and value.dim() > 0 for value in inputs):
         kinds = ", ".join(type(value).__name__ for value in inputs) or "nothing"
-        raise TypeError(f"A batch must hold tensors, the examples in front; got {kinds}.")
+        raise TypeError(f"A batch must hold tensors with the examples along dimension 0; got {kinds}.")
     return Examples(function, tuple(value if device is None else value.to(device) for value in inputs), layers, output)
 
 
@@ -156,6 +156,6 @@ def _by_name(function: Callable[..., Any], names: Sequence[str], others: Mapping
 
 
 def count_of(batch: Any) -> int:
-    """How many examples a batch holds."""
+    """Count the examples of a batch."""
     values = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, tuple) else [batch]
     return next((len(value) for value in values if isinstance(value, Tensor)), 0)

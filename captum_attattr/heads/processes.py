@@ -1,6 +1,6 @@
-"""Several processes at one job: which part is mine, what the others have, and whether we mean the same.
+"""Several processes with one task: this process's rank, the values of the others, and whether settings agree.
 
-It uses the process group that is there, whether Accelerate, Ray Train or the user's own script set it up.
+It uses the existing process group, whether Accelerate, Ray Train or the user's own script set it up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 
 def rank_and_size() -> tuple[int, int]:
-    """This process's number and how many there are: (0, 1) without a process group."""
+    """Return this process's rank and the number of processes: (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
@@ -23,7 +23,7 @@ def rank_and_size() -> tuple[int, int]:
 
 @contextmanager
 def joined() -> Iterator[torch.device]:
-    """For a command: join the other processes if ``torchrun`` started this one; which device is this process's."""
+    """Join the other processes if ``torchrun`` started this one, and give the block this process's device."""
     place = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cuda", place) if torch.cuda.is_available() else torch.device("cpu")
     if "TORCHELASTIC_RUN_ID" not in os.environ or dist.is_initialized():
@@ -39,7 +39,7 @@ def joined() -> Iterator[torch.device]:
 
 
 def gathered(value: Any) -> list[Any]:
-    """The value of each process, in their order; every process must call it."""
+    """Return the values of all processes, in the order of ranks; every process must call it."""
     _, size = rank_and_size()
     if size == 1:
         return [value]
@@ -49,10 +49,10 @@ def gathered(value: Any) -> list[Any]:
 
 
 def raise_together(error: str | None) -> None:
-    """Raise on every process what went wrong on any, so that none waits for one that is gone.
+    """Raise on every process the error of any process, so that none waits for one that has ended.
 
     Raises:
-        ValueError: The first error, and on which process.
+        ValueError: The first error, with the rank of its process.
     """
     errors = gathered(error)
     for rank, found in enumerate(errors):
@@ -61,10 +61,10 @@ def raise_together(error: str | None) -> None:
 
 
 def check_agreement(facts: Mapping[str, Any]) -> None:
-    """Make sure that all processes have the same, part by part.
+    """Check that all processes have the same facts.
 
     Raises:
-        ValueError: They do not. The message names the part, and the processes that differ from the first.
+        ValueError: They do not. The message names the first fact that differs, and the processes.
     """
     first, *others = gathered(dict(facts))
     for name, value in first.items():

@@ -1,6 +1,6 @@
-"""Heads cut out of a model for good, and pruned models in folders.
+"""Pruning: cut heads out of a model, and save and load pruned models.
 
-To switch heads off for a while, see :func:`captum_attattr.mask_heads`.
+To switch heads off temporarily, see :func:`captum_attattr.mask_heads`.
 """
 
 from captum_attattr.pruning.cutting import prune_heads

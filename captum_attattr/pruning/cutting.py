@@ -1,4 +1,4 @@
-"""Heads cut out of a model for good: smaller projections, fewer parameters, less time."""
+"""Cutting heads out of a model: smaller projections, fewer parameters, less time."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from captum_attattr.attention import HeadChoice, HeadNumbers, attention_layers, 
 from captum_attattr.pruning.layouts import Change, Projections
 
 RECORD = "captum_attattr_pruned_heads"
-"""The entry of a model's configuration that says which heads were cut out, {layer: [heads]} with layers in letters."""
+"""The entry of a model's configuration for the pruned heads, {layer: [heads]} with layer numbers as strings."""
 
 
 def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
-    """Cut heads out of a model: their rows of the query, key and value projections, their columns of the output's.
+    """Cut heads out of a model: their rows of the query, key and value projections, and their columns of the output's.
 
     The output is that of the model with these heads masked (:func:`mask_heads`), up to rounding. A layer may lose all
-    its heads: of its attention the output projection's bias remains. The heads left keep the numbers that they had,
-    for further pruning, masking and :func:`remaining_heads`; the model's configuration notes those that went as
+    its heads: then only the output projection's bias remains of its attention. The remaining heads keep their numbers,
+    for further pruning, masking and :func:`remaining_heads`; the model's configuration lists the pruned heads as
     ``captum_attattr_pruned_heads``.
 
     BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, GPT-2, Llama, Mistral, Qwen2, Qwen3, ViT and DeiT can
-    be pruned. Heads that share keys and values (Llama and its kin) go together, all heads of a group or none.
+    be pruned. Heads that share keys and values (in Llama and similar models) can only be cut together, all heads of a
+    group or none.
 
     Args:
-        model: A model of transformers. It is changed in place; ``copy.deepcopy`` it before to keep it whole. Make
-            optimizers afterwards: the weights that are cut are new parameters, without a gradient.
-        heads: As for :func:`mask_heads`, in the numbering of the unpruned model. Heads that are gone already may be
+        model: A model of transformers. It is changed in place; use ``copy.deepcopy`` first to keep the original. Make
+            optimizers afterwards, as the smaller weights are new parameters without a gradient.
+        heads: As for :func:`mask_heads`, in the numbering of the unpruned model. Heads that are pruned already may be
             given again.
 
     Returns:
@@ -39,8 +40,9 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
     Raises:
         TypeError: ``heads`` has another form, or ``model`` is no model of transformers.
         ValueError: A layer or head does not exist or is given twice, or only a part of a group is given.
-        UnsupportedModelError: The model's family cannot be pruned, or its weights are shared, quantised or adapted.
-        In all these cases the model is as it was.
+        UnsupportedModelError: The model's family cannot be pruned, or its weights are shared or quantised or have
+            adapters.
+        In all these cases the model is unchanged.
 
     Example:
         >>> from captum_attattr.demo import load_demo
@@ -62,7 +64,7 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
                 left, found = _without(layers[place], numbers[place], place, cut, model)
                 numbers[place] = left
                 changes += found
-    # Only now, when nothing can fail any more.
+    # Only here, where nothing can fail any more.
     for owner, name, value in changes:
         setattr(owner, name, value)
     setattr(model.config, RECORD, record(numbers))
@@ -70,7 +72,7 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
 
 
 def record(numbers: Iterable[HeadNumbers]) -> dict[str, list[int]]:
-    """The heads that are gone, as the configuration notes them."""
+    """Return the pruned heads in the form of the configuration's entry."""
     gone = {str(i): sorted(set(range(n.total)) - set(n.remaining)) for i, n in enumerate(numbers)}
     return {layer: heads for layer, heads in gone.items() if heads}
 
@@ -78,7 +80,7 @@ def record(numbers: Iterable[HeadNumbers]) -> dict[str, list[int]]:
 def _without(
     layer: nn.Module, numbers: HeadNumbers, place: int, cut: Sequence[int], model: nn.Module
 ) -> tuple[HeadNumbers, list[Change]]:
-    """The numbers of the heads left in a layer when some are cut, and the changes that cut them."""
+    """Return the numbers of the heads that remain in a layer when some are cut, and the changes that cut them."""
     projections = Projections.from_layer(model, layer)
     _check_groups(projections, numbers.remaining, place, cut)
     keep = [at for at, head in enumerate(numbers.remaining) if head not in cut]

@@ -1,7 +1,7 @@
-"""Where each family of models keeps the projections of its attention, and how heads are cut out of them.
+"""The attention projections of each family of models, and how heads are cut out of them.
 
 A head is a block of rows in the query, key and value projections and a block of columns in the output projection.
-What heads share stays: the output projection's bias, and norms of single queries and keys.
+Parameters that all heads share stay: the output projection's bias, and norms of queries and keys.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Change = tuple[Any, str, Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of what an attention layer keeps, as its forward function uses them."""
+    """The names of an attention layer's attributes, as its forward function uses them."""
 
     inputs: tuple[str, ...]
-    """Query, key and value projection; one name where a single module computes them side by side, in this order."""
+    """Query, key and value projection; one name if a single module computes all three, in this order."""
     output: str
-    """The output projection; after ".." it is looked for in the module that holds the layer."""
+    """The output projection; a name after ".." belongs to the module that holds the layer."""
     head_size: str
     count: str | None = None
     """The number of heads."""
     width: str | None = None
-    """The number of heads times their size; where projections are one module, how its output is split."""
+    """The number of heads times their size; for a single input module, the sizes into which its output is split."""
 
 
 _BERT = Layout(
@@ -42,7 +42,7 @@ _BERT = Layout(
 _LLAMA = Layout(("q_proj", "k_proj", "v_proj"), "o_proj", "head_dim")
 _VIT = Layout(("q_proj", "k_proj", "v_proj"), "o_proj", "head_dim", "num_attention_heads")
 
-# By class, not by the look of its attributes: another family may have a parameter more for each head.
+# By class, not by attributes: another model with the same attributes may have further parameters for each head.
 LAYOUTS = {
     "BertSelfAttention": _BERT,
     "CamembertSelfAttention": _BERT,
@@ -63,7 +63,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Projections:
-    """The projections of one attention layer, and how many heads they hold."""
+    """The projections of one attention layer, and the number of their heads."""
 
     layer: nn.Module
     layout: Layout
@@ -72,17 +72,17 @@ class Projections:
     output_name: str
     """The output projection's name in ``holder``."""
     size: int
-    """Dimensions of a head."""
+    """Number of dimensions of a head."""
     heads: int
     groups: int
-    """Sets of heads with a key and value in common; as many as heads where there are none."""
+    """Number of key-value heads; equal to ``heads`` without grouped heads."""
 
     @classmethod
     def from_layer(cls, model: nn.Module, layer: nn.Module) -> Projections:
-        """The projections of ``layer``, a part of ``model``.
+        """Find the projections of ``layer``, a part of ``model``.
 
         Raises:
-            UnsupportedModelError: Its family is not known, or its projections are not what the family has.
+            UnsupportedModelError: The layer's family is unknown, or its projections are not those of the family.
         """
         name, module = type(layer).__name__, type(layer).__module__
         layout = LAYOUTS.get(name) if module.startswith("transformers.models.") else None
@@ -90,7 +90,7 @@ class Projections:
             raise UnsupportedModelError(
                 f"Heads cannot be cut out of {name} ({type(model).__name__}), but mask_heads can switch them off. "
                 "Prunable are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, GPT-2, Llama, Mistral, "
-                "Qwen2, Qwen3, ViT and DeiT as transformers has them, self-attention only."
+                "Qwen2, Qwen3, ViT and DeiT of transformers, self-attention only."
             )
         inputs = [getattr(layer, attribute) for attribute in layout.inputs]
         holder, output_name = _holder(model, layer, layout.output)
@@ -105,12 +105,12 @@ class Projections:
         if widths != expected or (groups and heads % groups):
             raise UnsupportedModelError(
                 f"The projections of {name} have {widths} rows, where {heads} heads of {size} dimensions and their "
-                f"keys and values need {expected}: this is not the layer that transformers has under this name."
+                f"keys and values need {expected}: this is not transformers' layer of this name."
             )
         return cls(layer, layout, inputs, holder, output_name, size, heads, groups)
 
     def changes(self, keep: Sequence[int]) -> list[Change]:
-        """What to change so that only the heads at these places remain; nothing is changed yet."""
+        """Return the changes after which only the heads at these indices remain; nothing is changed yet."""
         together = self.heads // max(self.groups, 1)
         queries = _block(keep, self.size)
         keys = _block(sorted({place // together for place in keep}), self.size)
@@ -135,7 +135,7 @@ class Projections:
         changes = _cut(output, columns, outputs=False)
         if len(columns) or not isinstance(output, Conv1D):
             return changes
-        # A Conv1D cannot run on no columns at all. A Linear can, and keeps the names of weight and bias.
+        # A Conv1D cannot run without any input columns. A Linear can, and has the same names of weight and bias.
         linear = nn.Linear(1, output.nf, device="meta").train(output.training)
         linear.in_features, linear.bias = 0, output.bias
         linear.weight = nn.Parameter(changes[0][2].detach().t(), changes[0][2].requires_grad)
@@ -156,11 +156,11 @@ def _check(projection: nn.Module, model: nn.Module) -> None:
     if type(projection) not in (nn.Linear, Conv1D) or projection._parameters.get("weight") is None:
         raise UnsupportedModelError(
             f"A projection of the attention is a {type(projection).__name__}, not a plain linear layer: merge adapters "
-            "and undo quantisation or reparametrisation before pruning."
+            "and remove quantisation or reparametrisation before pruning."
         )
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     if any(uses[id(weight)] > 1 for weight in weights):
-        raise UnsupportedModelError("Projections of the attention share their weights: none of them can be cut alone.")
+        raise UnsupportedModelError("Projections of the attention share their weights, so none can be cut alone.")
 
 
 def _width(projection: Any, *, outputs: bool) -> int:
@@ -169,7 +169,7 @@ def _width(projection: Any, *, outputs: bool) -> int:
 
 
 def _block(places: Sequence[int], size: int) -> Tensor:
-    """Rows of the heads at these places; on the CPU even where models are being made on another device."""
+    """Return the rows of the heads at these indices, on the CPU even under a context that sets another device."""
     starts = torch.tensor(list(places), dtype=torch.long, device="cpu") * size
     return (starts[:, None] + torch.arange(size, device="cpu")).flatten()
 

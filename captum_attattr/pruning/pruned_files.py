@@ -1,4 +1,4 @@
-"""Pruned models in folders: written so that nothing loads them wrongly, and read back."""
+"""Pruned models in folders: saved so that they cannot be loaded wrongly, and loaded again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from captum_attattr.files.records import Record, checked, parsed
 from captum_attattr.files.writing import filling
 from captum_attattr.pruning.cutting import RECORD, prune_heads, record
 
-# As its attention implementation this stops whoever builds the model, while its tokenizer can still be loaded.
+# Stored as the model's attention implementation: building the model then fails with this text, but its tokenizer loads.
 _POINTER = "heads were cut out, load it with captum_attattr.load_pruned(folder)"
 _CONFIG = "config.json"
 _MOST_LAYERS = 10_000
-# Whatever weights a folder held before: of a model in several files, or pickled, transformers might take those.
+# Old weights that transformers might load in place of the new ones: sharded or pickled.
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 
 
@@ -29,16 +29,16 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
     """Write a pruned model to a folder from which :func:`load_pruned` rebuilds it.
 
     The folder holds what ``save_pretrained`` writes: weights as safetensors, configuration, tokenizer. The
-    configuration also says which heads are gone and, where some are, lets a plain ``from_pretrained``, which cannot
-    build such a model, fail with a message that names ``load_pruned``.
+    configuration also lists the pruned heads, if any. A plain ``from_pretrained`` cannot build such a model, and fails
+    with a message that names ``load_pruned``.
 
-    It is written aside and put in place at the end: whenever the process ends, the folder holds the old model, the new
-    one, or none.
+    Files are written to a temporary folder first. At any time, even if the process ends, the folder holds the old
+    model, the new one, or none.
 
     Args:
-        model: A model of transformers, pruned by :func:`prune_heads`. One that lost no head is written as usual.
+        model: A model of transformers, pruned by :func:`prune_heads`. A model that lost no head is written as usual.
         folder: Is made if it does not exist.
-        tokenizer: The tokenizer or image processor to be kept with it.
+        tokenizer: The tokenizer or image processor to save with the model.
 
     Raises:
         TypeError: ``model`` is no model of transformers, or the tokenizer cannot be saved.
@@ -83,15 +83,15 @@ def is_pruned(folder: str | os.PathLike[str]) -> bool:
 def load_pruned(
     folder: str | os.PathLike[str], model_class: type[PreTrainedModel] | None = None, **options: Any
 ) -> PreTrainedModel:
-    """Read a pruned model back from a folder, in evaluation mode.
+    """Load a pruned model from a folder, in evaluation mode.
 
-    The model is built from its configuration, the same heads are cut out while it is empty, and every weight must
-    then be found in the folder, in the right shape.
+    The model is built from its configuration and pruned before its weights are loaded; every weight must then be in the
+    folder, in the right shape.
 
     Args:
-        folder: As :func:`save_pruned` wrote it, or the pruned model's own ``save_pretrained`` (checkpoints of a
-            Trainer).
-        model_class: The model's class, where it is not the one of transformers that the configuration names.
+        folder: A folder that :func:`save_pruned` wrote, or the pruned model's own ``save_pretrained`` (as for the
+            checkpoints of a Trainer).
+        model_class: The model's class, if it is not the class of transformers that the configuration names.
         **options: Options of ``from_pretrained``: ``dtype`` (by default that of the saved weights), ``device_map``,
             ``attn_implementation`` and others.
 
@@ -114,7 +114,7 @@ def load_pruned(
         )
     except MemoryError:
         raise
-    except Exception as error:  # a foreign library at foreign data: whatever it stumbles over, they are not sound
+    except Exception as error:  # transformers may fail in any way on damaged files
         raise ValueError(f"The pruned model in {name} could not be loaded: {reason_of(error)}") from error
     wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys")}
     if any(wrong.values()):
@@ -127,14 +127,14 @@ def load_pruned(
 
 
 def _configuration(folder: str | os.PathLike[str]) -> tuple[PreTrainedConfig, dict[int, list[int]]]:
-    """The model's own configuration and the heads that are gone."""
+    """Read the model's own configuration and the pruned heads."""
     path = Path(folder) / _CONFIG
     if not path.is_file():
         raise ValueError(f"There is no pruned model in {os.fspath(folder)}: no {_CONFIG} there.")
     try:
         settings = parsed(path.read_bytes())
         if settings.get(RECORD) is None:
-            raise ValueError("it names no heads that were cut out; load the model with from_pretrained")
+            raise ValueError("it lists no pruned heads; load the model with from_pretrained")
         gone = checked(_Gone, {"heads": settings[RECORD]}).heads
         settings.pop("attn_implementation", None)
         config = AutoConfig.for_model(settings.pop("model_type", None), **settings)
@@ -161,7 +161,7 @@ def _class_of(config: PreTrainedConfig, name: str) -> type[PreTrainedModel]:
 
 
 def _pruning(family: type[PreTrainedModel], gone: Mapping[int, list[int]]) -> type[PreTrainedModel]:
-    """The family with its heads cut out as soon as a model is built, before weights are looked for."""
+    """Make a subclass whose models are pruned as soon as they are built, before their weights are loaded."""
 
     def __init__(self: PreTrainedModel, *args: Any, **kwargs: Any) -> None:  # noqa: N807
         family.__init__(self, *args, **kwargs)
@@ -171,10 +171,10 @@ def _pruning(family: type[PreTrainedModel], gone: Mapping[int, list[int]]) -> ty
 
 
 def check_depth(config: PreTrainedConfig) -> None:
-    """Refuse more layers than any model has, which would be built one by one before a weight is missed.
+    """Refuse more layers than any model has: a damaged number would keep the process building layers for long.
 
     Raises:
-        ValueError: There are so many.
+        ValueError: There are too many layers.
     """
     layers = getattr(config, "num_hidden_layers", 0)
     if isinstance(layers, int) and layers > _MOST_LAYERS:
@@ -182,6 +182,6 @@ def check_depth(config: PreTrainedConfig) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """What went wrong, in a line."""
+    """Return the reason of an error in one line."""
     reason = (str(error).strip().splitlines() or [""])[0][:300]
     return reason if isinstance(error, (ValueError, OSError)) and reason else f"{type(error).__name__}: {reason}"
