@@ -95,10 +95,10 @@ def markdown(found: Figures, settings: dict[str, Any]) -> str:
     tables = "\n\n".join(f"## F = {group.replace(' ', ', ')}\n\n{table(entries)}" for group, entries in found.items())
     return f"""# Convergence
 
-{settings["limit"]} sentences of SST-2, one at a time, float32; relative L2 error of a layer's shares, over sentences
-and layers, against {settings["reference"]} Gauss-Legendre nodes in float64. Seconds: all layers of a sentence, mean.
-Evaluations: nodes on the path, for each layer; by hand each is a pass of the whole model, in ours a pass from the
-layer on. Made by `python benchmarks/convergence.py --data FOLDER`; {line()}.
+{settings["limit"]} sentences of SST-2, one at a time, float32; relative L2 error of a layer's attributions, over
+sentences and layers, against {settings["reference"]} Gauss-Legendre nodes in float64. Seconds: all layers of a
+sentence, mean. Evaluations: nodes on the path, for each layer; by hand each is a pass of the whole model, in ours a
+pass from the layer on. Made by `python benchmarks/convergence.py --data FOLDER`; {line()}.
 
 {words(found)}
 

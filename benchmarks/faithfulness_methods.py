@@ -28,7 +28,9 @@ from captum_attattr.faithfulness import TokenRemoval, leave_one_out
 from captum_attattr.text.classifier import Classifier
 
 
-def shares_of(forward: Callable[..., Tensor], layers: list[Any], inputs: tuple[Tensor, ...], **options: Any) -> Any:
+def attributions_of(
+    forward: Callable[..., Tensor], layers: list[Any], inputs: tuple[Tensor, ...], **options: Any
+) -> Any:
     """Our method, for the first input, with the others as further arguments: the one place where it is called."""
     ids, *rest = inputs
     path = options.pop("path", "layerwise")
@@ -103,14 +105,14 @@ class Sentence:
             target=self.target, special_tokens_mask=self.special.repeat(copies, 1), how=how, token_id=token,
         )  # fmt: skip
 
-    def shares(self, path: str = "layerwise", baseline: str | None = None) -> list[Tensor]:
+    def attributions(self, path: str = "layerwise", baseline: str | None = None) -> list[Tensor]:
         """Ours, one (1, head, query, key) a layer."""
 
         def compute() -> list[Tensor]:
             options = {"target": self.target, "n_steps": self.subject.n_steps, "attention_baselines": baseline}
-            return shares_of(self.forward, self.subject.layers, (self.ids,), path=path, **options)
+            return attributions_of(self.forward, self.subject.layers, (self.ids,), path=path, **options)
 
-        return self._once(f"shares {path} {baseline}", compute)
+        return self._once(f"attributions {path} {baseline}", compute)
 
     @cached_property
     def attention_and_gradient(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -194,7 +196,7 @@ def gradient_x_attention(s: Sentence) -> Tensor:
 
 
 def ours(reduction: str, path: str = "layerwise") -> Callable[[Sentence], Tensor]:
-    return lambda s: token_scores(s.shares(path), reduction)[0]
+    return lambda s: token_scores(s.attributions(path), reduction)[0]
 
 
 def random(seed: int, shape: Callable[[Sentence], tuple[int, ...]]) -> Callable[[Sentence], Tensor]:
@@ -243,9 +245,11 @@ PAIR_METHODS: dict[str, Callable[[Sentence], list[Tensor]]] = {
         lambda s: s.integrated_gradients()[:, None] * s.integrated_gradients()[None, :]
     ),
     "integrated gradients of the key": _in_every_head(lambda s: s.integrated_gradients()[None, :].float()),
-    "ours layerwise": lambda s: [share[0] for share in s.shares()],
-    "ours joint": lambda s: [share[0] for share in s.shares("joint")],
-    "ours layerwise, uniform baseline": lambda s: [share[0] for share in s.shares("layerwise", "uniform")],
+    "ours layerwise": lambda s: [attribution[0] for attribution in s.attributions()],
+    "ours joint": lambda s: [attribution[0] for attribution in s.attributions("joint")],
+    "ours layerwise, uniform baseline": lambda s: [
+        attribution[0] for attribution in s.attributions("layerwise", "uniform")
+    ],
 }
 
 

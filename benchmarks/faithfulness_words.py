@@ -80,9 +80,10 @@ def _reductions(tokens: Samples, ours: Sequence[str]) -> str:
     rest = [m for m in ours if m != best]
     beaten = [m for m in rest if verdict(sample.difference(best, m)) == "better than"]
     if len(beaten) == len(rest):
-        return f"Of the ways to reduce our shares to tokens *{best}* is clearly the best."
+        return f"Of the ways to reduce our attributions to tokens *{best}* is clearly the best."
     level = [m for m in rest if m not in beaten]
-    text = f"Of the ways to reduce our shares to tokens *{best}* has the best mean, not told apart from {listed(level)}"
+    text = f"Of the ways to reduce our attributions to tokens *{best}* has the best mean, not told apart from "
+    text += listed(level)
     return text + (f", and better than {listed(beaten)}." if beaten else ".")
 
 

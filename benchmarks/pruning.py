@@ -206,13 +206,13 @@ def distances(task: Task, examples: list[Example], strongest: int) -> dict[str, 
         first, *rest = batch.inputs
         method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
         target = [labels[place] for place in batch.places]
-        shares = method.attribute(first, target=target, additional_forward_args=tuple(rest), n_steps=4)
+        attributions = method.attribute(first, target=target, additional_forward_args=tuple(rest), n_steps=4)
         for row, special in enumerate(batch.special):
             words = torch.tensor([place for place, is_special in enumerate(special) if not is_special])
             apart = (words[:, None] - words[None, :]).abs()
             everything.append(float(apart.double().mean()))
-            for layer, share in enumerate(shares):
-                size = share[row].sum(0)[words][:, words].abs().flatten()
+            for layer, attribution in enumerate(attributions):
+                size = attribution[row].sum(0)[words][:, words].abs().flatten()
                 layers[layer] += apart.flatten()[size.topk(min(strongest, len(size))).indices].tolist()
     return {"strongest": layers, "all": everything}
 

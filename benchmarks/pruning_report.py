@@ -212,7 +212,7 @@ def _details(f: Figures) -> list[str]:
         _matrix("n", stability),
         "## How far the strongest pairs reach",
         f"Distance in tokens between query and key of the {field['strongest pairs']} pairs of words with the largest "
-        f"share, heads summed, in each of {field['sentences']} sentences, by layer; all pairs of words are "
+        f"attribution, heads summed, in each of {field['sentences']} sentences, by layer; all pairs of words are "
         f"{field['mean distance of all pairs']:.2f} apart on average. The last two rows are shares of the pairs.",
         _matrix("layer", layers),
         "## How it was made",

@@ -70,8 +70,8 @@ def measure(
         (models[1], exact, {"tolerance": args.reference, "n_steps": args.most}),
     ):
         layers = rough.layers(model) if layer is None else [rough.layers(model)[layer]]
-        shares, method = attributed(model, layers, rough.questions[place], path, **options)
-        into += [torch.cat([one.double().flatten() for one in shares]), method.convergence]
+        attributions, method = attributed(model, layers, rough.questions[place], path, **options)
+        into += [torch.cat([one.double().flatten() for one in attributions]), method.convergence]
     return {
         "error": float((found[0] - exact[0]).norm() / exact[0].norm()),
         "estimate": float(found[1].error.max()),

@@ -2,11 +2,11 @@
 
     python benchmarks/sanity.py --data sst2/ --output benchmarks/results
 
-* Completeness: for every sentence and layer, the gap between the sum of the shares and F(A) - F(A0).
+* Completeness: for every sentence and layer, the gap between the sum of the attributions and F(A) - F(A0).
 * Signs: does the target's probability rise without the 10% most negative edges?
-* Baselines: how alike are shares from no attention, from uniform attention, and from that of a blanked-out sentence?
+* Baselines: how alike are attributions from no attention, from uniform attention, and from a blanked-out sentence's?
 * Padding and order of a batch: in float64, exactly no change but rounding.
-* Model randomisation, from the top down: shares must change.
+* Model randomisation, from the top down: attributions must change.
 * Label randomisation, and another seed: tiny models trained here on true and on shuffled labels.
 
 Per-sentence results are appended to sanity.jsonl in the output folder: broken off, the same command goes on.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faithfulness_methods import Sentence, Subject, shares_of
+from faithfulness_methods import Sentence, Subject, attributions_of
 from sanity_models import randomized_from_the_top, train_tiny
 from sanity_report import write_report
 from store import Store
@@ -40,13 +40,13 @@ REMOVED = 0.1
 Record = dict[str, Any]
 
 
-def shares_in(model: nn.Module, inputs: tuple[Tensor, Tensor], **options: Any) -> Any:
-    """Shares of all layers of any model, F being a probability in float64."""
+def attributions_in(model: nn.Module, inputs: tuple[Tensor, Tensor], **options: Any) -> Any:
+    """Attributions of all layers of any model, F being a probability in float64."""
 
     def forward(ids: Tensor, mask: Tensor) -> Tensor:
         return model(input_ids=ids, attention_mask=mask).logits.double().softmax(-1)
 
-    return shares_of(forward, attention_layers(model), inputs, **options)
+    return attributions_of(forward, attention_layers(model), inputs, **options)
 
 
 def spearman(one: Tensor, other: Tensor) -> float:
@@ -55,8 +55,10 @@ def spearman(one: Tensor, other: Tensor) -> float:
 
 
 def likeness(one: list[Tensor], other: list[Tensor]) -> dict[str, float]:
-    """Of two lists of shares: rank correlation of all shares, of their magnitudes, of tokens, and the cosine."""
-    a, b = (torch.cat([share.flatten() for share in shares]).double() for shares in (one, other))
+    """Of two lists of attributions: rank correlation of all of them, of their magnitudes, of tokens, and the cosine."""
+    a, b = (
+        torch.cat([attribution.flatten() for attribution in attributions]).double() for attributions in (one, other)
+    )
     return {
         "shares": spearman(a, b),
         "magnitudes": spearman(a.abs(), b.abs()),
@@ -67,36 +69,38 @@ def likeness(one: list[Tensor], other: list[Tensor]) -> dict[str, float]:
 
 def completeness(sentence: Sentence) -> Record:
     subject, options = sentence.subject, {"target": sentence.target, "return_convergence_delta": True}
-    shares, deltas = shares_in(subject.model, (sentence.ids, sentence.mask), n_steps=subject.n_steps, **options)
-    sums = [float(share.sum()) for share in shares]
-    norms = [float(share.norm()) for share in shares]
+    attributions, deltas = attributions_in(
+        subject.model, (sentence.ids, sentence.mask), n_steps=subject.n_steps, **options
+    )
+    sums = [float(attribution.sum()) for attribution in attributions]
+    norms = [float(attribution.norm()) for attribution in attributions]
     return {"delta": [float(delta) for delta in deltas], "sum": sums, "norm": norms, "output": sentence.output}
 
 
 def signs(sentence: Sentence) -> Record:
     """F and what it becomes without the most negative tenth of the edges, and without a random tenth."""
     removal = EdgeRemoval(sentence.forward, sentence.subject.layers, sentence.ids, target=sentence.target)
-    shares = sentence.shares()
+    attributions = sentence.attributions()
     generator = torch.Generator().manual_seed(int(sentence.ids.sum()))
-    chance = [torch.rand(share.shape, generator=generator) for share in shares]
+    chance = [torch.rand(attribution.shape, generator=generator) for attribution in attributions]
     found: Record = {"output": sentence.output}
-    for name, scores in (("negative", shares), ("random", chance)):
+    for name, scores in (("negative", attributions), ("random", chance)):
         everywhere = deletion_curve(removal, scores, [REMOVED], order="least").outputs[0, 1]
-        layers = [removal.within(number) for number in range(len(shares))]
+        layers = [removal.within(number) for number in range(len(attributions))]
         alone = [float(deletion_curve(layer, scores, [REMOVED], order="least").outputs[0, 1]) for layer in layers]
         found[name] = {"all layers": float(everywhere), "one layer": alone}
     return found
 
 
 def baselines(sentence: Sentence) -> Record:
-    """Likeness of the shares from other baselines to those from no attention."""
-    subject, zero = sentence.subject, sentence.shares()
-    found = {"uniform attention": likeness(zero, sentence.shares("layerwise", "uniform"))}
+    """Likeness of the attributions from other baselines to those from no attention."""
+    subject, zero = sentence.subject, sentence.attributions()
+    found = {"uniform attention": likeness(zero, sentence.attributions("layerwise", "uniform"))}
     for name, blank in (("[PAD]", subject.tokenizer.pad_token_id), ("[MASK]", subject.tokenizer.mask_token_id)):
         at = _attention(sentence, torch.where(sentence.special.bool(), sentence.ids, blank))
         options = {"target": sentence.target, "attention_baselines": at, "n_steps": subject.n_steps}
-        shares = shares_in(subject.model, (sentence.ids, sentence.mask), **options)
-        found[f"attention of {name} in place of words"] = likeness(zero, shares)
+        attributions = attributions_in(subject.model, (sentence.ids, sentence.mask), **options)
+        found[f"attention of {name} in place of words"] = likeness(zero, attributions)
     return found
 
 
@@ -106,50 +110,54 @@ def _attention(sentence: Sentence, ids: Tensor) -> list[Tensor]:
 
 
 def padding(subject: Subject, texts: list[str]) -> Record:
-    """Largest relative difference, in float64, between shares alone, in a padded batch, and in another order."""
+    """Largest relative difference, in float64, between attributions alone, in a padded batch, and in another order."""
     model = copy.deepcopy(subject.model).double()
 
-    def of(some: list[str]) -> list[Tensor]:
+    def attributed(some: list[str]) -> list[Tensor]:
         batch = subject.tokenizer(some, padding=True, return_tensors="pt")
-        return shares_in(model, (batch["input_ids"], batch["attention_mask"]), target=1, n_steps=subject.n_steps)
+        return attributions_in(model, (batch["input_ids"], batch["attention_mask"]), target=1, n_steps=subject.n_steps)
 
-    together, turned, found = of(texts), of(texts[::-1]), {"padding": 0.0, "shares of padding": 0.0}
+    together, turned, found = attributed(texts), attributed(texts[::-1]), {"padding": 0.0, "shares of padding": 0.0}
     for row, text in enumerate(texts):
-        for share, batch in zip(of([text]), together, strict=True):
+        for attribution, batch in zip(attributed([text]), together, strict=True):
             expected = torch.zeros_like(batch[row])
-            expected[:, : share.shape[-1], : share.shape[-1]] = share[0]
+            expected[:, : attribution.shape[-1], : attribution.shape[-1]] = attribution[0]
             outside = float(batch[row].masked_fill(expected != 0, 0).abs().max())
-            found["padding"] = max(found["padding"], float((expected - batch[row]).norm() / share.norm()))
+            found["padding"] = max(found["padding"], float((expected - batch[row]).norm() / attribution.norm()))
             found["shares of padding"] = max(found["shares of padding"], outside)
     order = max(float((a - b.flip(0)).norm() / a.norm()) for a, b in zip(together, turned, strict=True))
     return found | {"order": order}
 
 
 def model_randomisation(subject: Subject, sentences: list[Sentence], seed: int) -> Iterator[Record]:
-    """For each step, one record with the mean likeness to the shares of the trained model."""
+    """For each step, one record with the mean likeness to the attributions of the trained model."""
     clean: list[list[Tensor]] = []
     for name, model in tqdm(randomized_from_the_top(subject.model, seed), desc="Randomising", unit="part"):
-        shares = [shares_in(model, (s.ids, s.mask), target=s.target, n_steps=subject.n_steps) for s in sentences]
-        clean = clean or shares
-        alike = [likeness(one, other) for one, other in zip(clean, shares, strict=True)]
+        attributions = [
+            attributions_in(model, (s.ids, s.mask), target=s.target, n_steps=subject.n_steps) for s in sentences
+        ]
+        clean = clean or attributions
+        alike = [likeness(one, other) for one, other in zip(clean, attributions, strict=True)]
         yield {"part": name, "likeness": {kind: [a[kind] for a in alike] for kind in alike[0]}}
 
 
 def labels(subject: Subject, data: str, sentences: list[Sentence], size: int, epochs: int, seed: int) -> Record:
-    """Tiny models on true labels by two seeds, and on shuffled labels: how alike are their shares?"""
+    """Tiny models on true labels by two seeds, and on shuffled labels: how alike are their attributions?"""
     split = "train" if Path(data).is_dir() else "test"
     examples = read_examples(data, split, labelled=True, limit=size, seed=seed)
     texts, true = [e.text for e in examples], label_numbers(examples, subject.classifier.labels)
     shuffled = random.Random(seed).sample(true, len(true))
     wanted = {"true": (true, seed), "true, another seed": (true, seed + 1), "shuffled": (shuffled, seed)}
-    accuracy, shares = {}, {}
+    accuracy, attributions = {}, {}
     for name, (targets, number) in wanted.items():
         model, accuracy[name] = train_tiny(subject.tokenizer, texts, targets, number, epochs)
-        shares[name] = [shares_in(model, (s.ids, s.mask), target=1, n_steps=subject.n_steps) for s in sentences]
+        attributions[name] = [
+            attributions_in(model, (s.ids, s.mask), target=1, n_steps=subject.n_steps) for s in sentences
+        ]
     found: Record = {"training accuracy": accuracy, "sentences": len(texts), "epochs": epochs}
     for name in ("true, another seed", "shuffled"):
         # Heads of two models have nothing to do with each other: pairs are compared summed over layers and heads.
-        pairs = zip(shares["true"], shares[name], strict=True)
+        pairs = zip(attributions["true"], attributions[name], strict=True)
         found[name] = [(spearman(pair_scores(a), pair_scores(b)), spearman(token_scores(a), token_scores(b)))
                        for a, b in pairs]  # fmt: skip
     return found

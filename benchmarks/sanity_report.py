@@ -50,7 +50,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def completeness(records: list[Any]) -> dict[str, Any]:
-    """By layer, quantiles over sentences of |gap| in units of F, and relative to the norm of the shares."""
+    """By layer, quantiles over sentences of |gap| in units of F, and relative to the norm of the attributions."""
     gaps = np.abs([r["delta"] for r in records])
     relative = gaps / np.array([r["norm"] for r in records])
     levels = [50, 95, 99, 100]
@@ -95,8 +95,8 @@ def markdown(figures: Records) -> str:
         "# Sanity",
         f"{s['data']} ({s['split']}), {s['model']} model, F the probability of the predicted class, {s['n_steps']} "
         "steps of Gauss-Legendre, layerwise path. Made by `python benchmarks/sanity.py`. Likeness: Spearman "
-        "correlation of all shares of a sentence (all layers, heads and pairs), of their magnitudes, the cosine, and "
-        "Spearman correlation of the tokens' scores (received); means over sentences.",
+        "correlation of all attributions of a sentence (all layers, heads and pairs), of their magnitudes, the cosine, "
+        "and Spearman correlation of the tokens' scores (received); means over sentences.",
         "## Completeness",
         completeness_words(figures["completeness"]),
         completeness_table(figures["completeness"]),
@@ -122,14 +122,15 @@ def completeness_words(found: Records) -> str:
     gaps, relative = np.array(found["gap"]), np.array(found["relative"])
     worst = int(relative[:, -1].argmax())
     return (
-        f"{found['sentences']} sentences, {len(gaps)} layers. The gap |sum of shares - (F(A) - F(A0))| has a median of "
-        f"{np.median(gaps[:, 0]):.1e} over layers and is at most {gaps[:, -1].max():.1e} in units of F; relative to "
-        f"the norm of the layer's shares the worst case is {relative[:, -1].max():.1e}, in layer {worst}."
+        f"{found['sentences']} sentences, {len(gaps)} layers. The gap |sum of attributions - (F(A) - F(A0))| has a "
+        f"median of {np.median(gaps[:, 0]):.1e} over layers and is at most {gaps[:, -1].max():.1e} in units of F; "
+        f"relative to the norm of the layer's attributions the worst case is {relative[:, -1].max():.1e}, in "
+        f"layer {worst}."
     )
 
 
 def completeness_table(found: Records) -> str:
-    head = ["layer", "mean sum of shares", *(f"gap, {level}%" for level in found["levels"][:-1]), "gap, largest",
+    head = ["layer", "mean sum of attributions", *(f"gap, {level}%" for level in found["levels"][:-1]), "gap, largest",
             "relative, 50%", "relative, largest"]  # fmt: skip
     rows = [
         [str(number), f"{total:.3f}", *(f"{g:.1e}" for g in gap), f"{relative[0]:.1e}", f"{relative[-1]:.1e}"]
@@ -166,18 +167,18 @@ def signs_table(found: Records) -> str:
 def baseline_words(found: Records) -> str:
     nearest = max(found, key=lambda name: found[name]["shares"])
     return (
-        f"Against shares from no attention. The nearest is {nearest} ({found[nearest]['shares']:.2f}). A baseline is a "
-        "question, not a setting: no attention asks what a layer's looking adds, uniform attention what its choice of "
-        "where to look adds, a blank sentence what the words add to where it looks; answers to different questions "
-        "need not agree."
+        f"Against attributions from no attention. The nearest is {nearest} ({found[nearest]['shares']:.2f}). A "
+        "baseline is a question, not a setting: no attention asks what a layer's looking adds, uniform attention what "
+        "its choice of where to look adds, a blank sentence what the words add to where it looks; answers to different "
+        "questions need not agree."
     )
 
 
 def padding_words(found: Records) -> str:
     return (
-        "In float64, the largest relative difference of a layer's shares between a sentence alone and in a padded "
-        f"batch is {found['padding']:.1e}, between a batch and the same in reverse order {found['order']:.1e}; the "
-        f"largest share of padding is {found['shares of padding']:.1e}."
+        "In float64, the largest relative difference of a layer's attributions between a sentence alone and in a "
+        f"padded batch is {found['padding']:.1e}, between a batch and the same in reverse order {found['order']:.1e}; "
+        f"the largest attribution of padding is {found['shares of padding']:.1e}."
     )
 
 
@@ -186,12 +187,12 @@ def model_words(rows: list[Records]) -> str:
     falls = all(one >= other - 0.05 for one, other in itertools.pairwise(sizes))
     course = "falls from step to step" if falls else "does not fall at every step"
     return (
-        f"The strength of the correlation of the shares {course}: {sizes[1]:.2f} with the head drawn anew (whose sign "
-        f"is drawn, too), {sizes[-1]:.2f} with everything; that of magnitudes ends at {rows[-1]['magnitudes']:.2f} "
-        "(Adebayo et al., NeurIPS 2018). Two caveats of later work: a share carries the attention itself as a factor, "
-        "which parts not yet drawn anew leave as it was, so magnitudes stay alike for longer than gradients do "
-        "(Kokhlikyan et al., arXiv 2106.07475, on text); and the test cannot rank methods, as noise passes it (Binder "
-        "et al., CVPR 2023)."
+        f"The strength of the correlation of the attributions {course}: {sizes[1]:.2f} with the head drawn anew (whose "
+        f"sign is drawn, too), {sizes[-1]:.2f} with everything; that of magnitudes ends at "
+        f"{rows[-1]['magnitudes']:.2f} (Adebayo et al., NeurIPS 2018). Two caveats of later work: an attribution "
+        "carries the attention itself as a factor, which parts not yet drawn anew leave as it was, so magnitudes stay "
+        "alike for longer than gradients do (Kokhlikyan et al., arXiv 2106.07475, on text); and the test cannot rank "
+        "methods, as noise passes it (Binder et al., CVPR 2023)."
     )
 
 
@@ -201,14 +202,14 @@ def label_words(found: Records) -> str:
     return (
         f"Two-layer models trained from scratch for {found['epochs']} epochs on {found['sentences']} sentences; labels "
         f"and accuracy on them: {', '.join(f'{name} {value:.1%}' for name, value in accuracy.items())}. F is the "
-        "probability of class 1. Likeness to the first model's shares, summed over layers and heads: another seed "
-        f"{other['pairs']:.2f} (pairs), {other['tokens']:.2f} (tokens); shuffled labels {shuffled['pairs']:.2f} and "
-        f"{shuffled['tokens']:.2f}."
+        "probability of class 1. Likeness to the first model's attributions, summed over layers and heads: another "
+        f"seed {other['pairs']:.2f} (pairs), {other['tokens']:.2f} (tokens); shuffled labels {shuffled['pairs']:.2f} "
+        f"and {shuffled['tokens']:.2f}."
     )
 
 
 def likeness_table(name: str, rows: dict[str, Records], *, strength: bool = False) -> str:
-    kinds = {"all shares": "shares", "magnitudes": "magnitudes", "cosine": "cosine", "tokens": "tokens"}
-    kinds |= {"all shares, without sign": "strength"} if strength else {}
+    kinds = {"all attributions": "shares", "magnitudes": "magnitudes", "cosine": "cosine", "tokens": "tokens"}
+    kinds |= {"all attributions, without sign": "strength"} if strength else {}
     lines = [[row, *(f"{found[kind]:.2f}" for kind in kinds.values())] for row, found in rows.items()]
     return table([name, *kinds], lines)

@@ -13,7 +13,7 @@ Three parts, each with both sides in one run and in turn:
   which gives one score a token. Three sizes of model, three lengths, two batch sizes.
 * Growth: time against layers, tokens and batch.
 
-The bundled model is trained; BERT-base and BERT-large sizes have random weights, which need the first rung of
+The bundled model is trained; BERT-base and BERT-large sizes have random weights, which need the first rule of
 evaluations only (the evaluations used are in the table). Where the whole work would take minutes, first and last layer
 are timed, and for Captum's methods one batch of steps as large as they are given, and the rest is filled in between,
 since time is a straight line in both: these cells say "~".
@@ -97,10 +97,10 @@ def same_work(args: argparse.Namespace) -> dict[str, Any]:
     unit = forward_per_row(model, ids)
     pairs = []
     for _ in tqdm(range(args.repeats), desc="the same work, in turn", unit="pair"):
-        ours, shares = timed(lambda: method.attribute(ids, target=1, n_steps=steps))
+        ours, attributions = timed(lambda: method.attribute(ids, target=1, n_steps=steps))
         hand, theirs = timed(lambda: by_hand(model, ids, steps, "gausslegendre", rows))
         pairs.append((ours, hand))
-    layers = len(shares)
+    layers = len(attributions)
     bound = 2 * sum(layers - layer - 0.25 for layer in range(layers)) / layers
     # Of a BERT block's 12 d^2 weights, only key and value (2 d^2) are applied to every row of the topmost one.
     narrow = 2 * sum(max(layers - layer - 0.25 - 10 / 12, 0) for layer in range(layers)) / layers
@@ -117,7 +117,7 @@ def same_work(args: argparse.Namespace) -> dict[str, Any]:
         "by_hand_bound_forwards_a_step": hand_bound,
         "ours_forwards_a_step": ours / steps / unit,
         "by_hand_forwards_a_step": hand / steps / unit,
-        "relative_difference": max(float((a - b).norm() / b.norm()) for a, b in zip(shares, theirs, strict=True)),
+        "relative_difference": max(float((a - b).norm() / b.norm()) for a, b in zip(attributions, theirs, strict=True)),
     }
 
 
@@ -144,7 +144,7 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
     method = SelfAttentionAttribution(forward, timed_layers)
     method.attribute(ids[:1], target=target[0], tolerance=0.01)
     ours = [timed(lambda: method.attribute(ids, target=target, tolerance=0.01)) for _ in range(3 if whole else 1)]
-    seconds, shares = statistics.median(run[0] for run in ours), ours[0][1]
+    seconds, attributions = statistics.median(run[0] for run in ours), ours[0][1]
     if not whole:
         shared, _ = timed(lambda: (forward(ids).sum().backward(), model.zero_grad()))
         seconds = (seconds - shared) * len(layers) / 2 + shared
@@ -159,7 +159,7 @@ def cell(size: str, tokens: int, batch: int, args: argparse.Namespace) -> dict[s
         if whole and tokenizer is not None and batch == 1:
             exact = found.setdefault("exact", method.attribute(ids, target=target, n_steps=64))
             found[f"by_hand_{steps}_error"] = worst_error(theirs, exact)
-            found["ours_error"] = worst_error(shares, exact)
+            found["ours_error"] = worst_error(attributions, exact)
     found.pop("exact", None)
     found["tokens_only_seconds"] = token_level(size, model, forward, ids, target, whole)
     return found

@@ -83,7 +83,7 @@ def half_precision(model: nn.Module, tokens: int, repeats: int) -> dict[str, Any
 
 
 def half_precision_error(limit: int | None) -> dict[str, float]:
-    """On the bundled model and reviews: relative errors of layers' shares, rank correlation of head scores."""
+    """On the bundled model and reviews: relative errors of layers' attributions, rank correlation of head scores."""
     classifier = Classifier(None, None, "probability")
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
     errors, exact_heads, cast_heads = [], [], []
@@ -100,8 +100,8 @@ def half_precision_error(limit: int | None) -> dict[str, float]:
             float(e) for one, other in zip(cast, exact, strict=True)
             for e in (one.float() - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
         ]  # fmt: skip
-        exact_heads.append(torch.stack([head_scores(share) for share in exact]).double())
-        cast_heads.append(torch.stack([head_scores(share.float()) for share in cast]).double())
+        exact_heads.append(torch.stack([head_scores(attribution) for attribution in exact]).double())
+        cast_heads.append(torch.stack([head_scores(attribution.float()) for attribution in cast]).double())
     ranks = [torch.cat(some, 1).mean(1).flatten().argsort().argsort().double() for some in (exact_heads, cast_heads)]
     return {
         "median error": statistics.median(errors),
@@ -189,7 +189,7 @@ def table(figures: dict[str, Any]) -> str:
         f"| {name.removeprefix('rows, ')} | " + " | ".join(f"{found[name][str(r)]:.2f}" for r in ROWS) + " |"
         for name in found if name.startswith("rows")
     )  # fmt: skip
-    shares = "\n".join(f"| {kind} | {share:.0%} |" for kind, share in prof["shares"].items())
+    times = "\n".join(f"| {kind} | {part:.0%} |" for kind, part in prof["shares"].items())
     return f"""# Trials
 
 Ways to be faster, at BERT-base size (random weights), every fourth layer, {STEPS} Gauss-Legendre steps, one
@@ -202,7 +202,7 @@ layers. By torch's profiler:
 
 | | |
 | --- | --- |
-{shares}
+{times}
 
 ## Chunk size
 
@@ -216,7 +216,7 @@ Seconds by `internal_batch_size`; None is what the engine picks.
 
 {half["float32"]:.2f} s in float32, {half["bfloat16"]:.2f} s under `torch.autocast("cpu", torch.bfloat16)`:
 **{half["float32"] / half["bfloat16"]:.2f} times as fast**. On the bundled model and its reviews the error of a layer's
-shares against float32 is {loss["median error"]:.1%} (median) and {loss["worst error"]:.1%} (worst), and the rank
+attributions against float32 is {loss["median error"]:.1%} (median) and {loss["worst error"]:.1%} (worst), and the rank
 correlation of the mean head scores {loss["rank correlation of heads"]:.4f}. So it is left to whoever asks for it.
 
 ## torch.compile of the feed-forward parts

@@ -1,4 +1,4 @@
-"""Shares drawn at random, for trees."""
+"""Attributions drawn at random, for trees."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 
 @st.composite
-def attributions(draw, most_tokens=9, most_layers=6):
+def random_attributions(draw, most_tokens=9, most_layers=6):
     """Of any size, with many zeros, and with either sign or mostly for."""
     layers, heads = draw(st.integers(2, most_layers)), draw(st.integers(1, 3))
     tokens, seed = draw(st.integers(2, most_tokens)), draw(st.integers(0, 2**32))
     numbers = torch.Generator().manual_seed(seed)
     shape = (layers, heads, tokens, tokens)
-    shares = torch.randn(shape, generator=numbers, dtype=torch.float64) + draw(st.sampled_from([-1.0, 0.0, 1.0]))
-    return shares * (torch.rand(shape, generator=numbers) < draw(st.sampled_from([0.3, 1.0])))
+    attributions = torch.randn(shape, generator=numbers, dtype=torch.float64) + draw(st.sampled_from([-1.0, 0.0, 1.0]))
+    return attributions * (torch.rand(shape, generator=numbers) < draw(st.sampled_from([0.3, 1.0])))
 
 
 taus = st.floats(0, 1)

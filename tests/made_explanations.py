@@ -1,4 +1,4 @@
-"""Explanations of any size, with shares drawn at random, and what can be read from a picture."""
+"""Explanations of any size, with attributions drawn at random, and what can be read from a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WORDS = ["film", "the", "unwatchable", "a", "##ness", "$", "warm", ",", "funny",
 
 
 def made(count, layers=3, heads=4, scale=1.0, **fields):
-    """An explanation of that many tokens, with shares drawn at random."""
+    """An explanation of that many tokens, with attributions drawn at random."""
     numbers = torch.Generator().manual_seed(0)
     shape = (layers, heads, count, count)
     tokens = ["[CLS]", *(WORDS[place % len(WORDS)] for place in range(count - 2)), "[SEP]"]

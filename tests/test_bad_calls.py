@@ -221,7 +221,7 @@ def test_a_shared_layer_listed_once_for_each_call(albert, path, untouched):
     layers = attention_layers(albert.model) * 3
     nodes, weights = quadrature("gausslegendre", 8)
     with untouched(albert.model, lambda: albert.forward(albert.inputs, albert.mask)):
-        shares, delta = attribute(albert, layer=layers, path=path, n_steps=8)
+        attributions, delta = attribute(albert, layer=layers, path=path, n_steps=8)
     function = AttentionFunction(albert.forward, layers, albert.inputs, albert.mask)
     clean = function.attention
     groups = [(0, 1, 2)] if path == "joint" else [(0,), (1,), (2,)]
@@ -237,7 +237,7 @@ def test_a_shared_layer_listed_once_for_each_call(albert, path, untouched):
         for i, start, gradient in zip(group, starts, total, strict=True):
             theirs = (clean[i] - start) * gradient
             assert theirs.abs().max() > 1e-6
-            torch.testing.assert_close(shares[i], theirs, atol=1e-9 * float(theirs.abs().max()), rtol=0)
+            torch.testing.assert_close(attributions[i], theirs, atol=1e-9 * float(theirs.abs().max()), rtol=0)
     assert all((one.abs() < 1e-3).all() for one in ([delta] if path == "joint" else delta))
 
 
@@ -285,9 +285,9 @@ def test_training_mode_without_dropout_is_fine(name, path, untouched):
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     with untouched(c.model, lambda: c.forward(c.inputs, c.mask)):
-        shares, _ = attribute(c, path=path)
+        attributions, _ = attribute(c, path=path)
     expected, _ = attribute(case(BY_NAME[name]), path=path)
-    assert_agree(shares, expected)
+    assert_agree(attributions, expected)
 
 
 @pytest.mark.filterwarnings("ignore:Replaying from")
@@ -482,13 +482,13 @@ def test_weights_that_are_not_finite(name, value, path, refused):
 # Attributions and attention put in
 
 
-SHARES = (2, 4, 7, 7)
+SHAPE = (2, 4, 7, 7)
 
 
 @both_paths
 @bad_calls(
-    Bad("shares of too few layers", delta_of(SHARES), "attributions of 1 layers for 3 layers"),
-    Bad("shares of another batch", delta_of((1, *SHARES[1:]), SHARES, SHARES), "attributions .*(example|batch)"),
+    Bad("attributions of too few layers", delta_of(SHAPE), "attributions of 1 layers for 3 layers"),
+    Bad("attributions of another batch", delta_of((1, *SHAPE[1:]), SHAPE, SHAPE), "attributions .*(example|batch)"),
     Bad("attention of too few layers", function_of(2, 7, n_layers=3), "Got 1 tensors for 3 layers"),
     Bad(
         "attention of another length", function_of(2, 6, n_layers=1), r"\(2, 4, 6, 6\) for .*, expected \(2, 4, 7, 7\)"

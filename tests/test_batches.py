@@ -52,7 +52,7 @@ class Given:
 
 
 def assert_oracle(given: Given, path: str, digits: float = 1e-6, layers=None) -> list[Tensor]:
-    """The shares of every layer are those of the direct computation, which knows nothing of examples."""
+    """The attributions of every layer are those of the direct computation, which knows nothing of examples."""
     layers = attention_layers(given.model) if layers is None else layers
     nodes, weights = quadrature("gausslegendre", 4)
     ours = given.attribute(layers, path)
@@ -166,8 +166,8 @@ FOLDED = {
 @pytest.mark.parametrize("name", FOLDED)
 def test_rows_of_an_example_are_further_heads(name, path):
     build, heads = FOLDED[name]
-    shares = assert_oracle(build(), path)
-    assert shares[0].shape[1] == heads
+    attributions = assert_oracle(build(), path)
+    assert attributions[0].shape[1] == heads
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_images_of_several_texts_that_do_not_follow_them(build, rows):
 def test_windows_in_everything_else():
     """Reductions, baselines, tolerance, and a part of the layers, as of the whole."""
     given = swin()
-    shares = given.attribute()
-    assert torch.equal(given.attribute(reduce="sum")[1], shares[1].sum((2, 3)))
-    torch.testing.assert_close(given.attribute(attention_layers(given.model)[1:2])[0], shares[1])
+    attributions = given.attribute()
+    assert torch.equal(given.attribute(reduce="sum")[1], attributions[1].sum((2, 3)))
+    torch.testing.assert_close(given.attribute(attention_layers(given.model)[1:2])[0], attributions[1])
     uniform = given.attribute(attention_baselines="uniform", return_convergence_delta=True)
     assert all(delta.shape == (2,) for delta in uniform[1])
     exact, delta = given.attribute(tolerance=0.01, return_convergence_delta=True)
@@ -216,10 +216,10 @@ def test_importance_of_heads_over_choices():
     given = multiple_choice()
     batch, labels = {"input_ids": given.inputs, "attention_mask": given.arguments[0]}, [1, 0]
     probabilities = lambda i, m: given.model(i, m).logits.softmax(-1)
-    shares = Given(given.model, probabilities, given.inputs, given.arguments).attribute(target=labels)
+    attributions = Given(given.model, probabilities, given.inputs, given.arguments).attribute(target=labels)
     for measure, expected in (
-        (AttAttr("max", 4, tolerance=None), [one.unflatten(1, (3, 4)).amax((1, 3, 4)) for one in shares]),
-        (AttAttr("sum", 4, tolerance=None), [one.unflatten(1, (3, 4)).sum((1, 3, 4)).abs() for one in shares]),
+        (AttAttr("max", 4, tolerance=None), [one.unflatten(1, (3, 4)).amax((1, 3, 4)) for one in attributions]),
+        (AttAttr("sum", 4, tolerance=None), [one.unflatten(1, (3, 4)).sum((1, 3, 4)).abs() for one in attributions]),
     ):
         found = HeadImportance(given.model, measure=measure)
         found.update(batch, labels)
@@ -250,9 +250,9 @@ def test_t5_whose_bias_is_no_batch(batch, tokens, path, recwarn):
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_single_number_for_one_example(name, path):
     c = case(BY_NAME[name], batch=1)
-    shares = assert_oracle(Given(c.model, lambda i, m: c.forward(i, m)[0, 1], c.inputs, (c.mask,)), path, 1e-9)
+    attributions = assert_oracle(Given(c.model, lambda i, m: c.forward(i, m)[0, 1], c.inputs, (c.mask,)), path, 1e-9)
     expected = Given(c.model, lambda i, m: c.forward(i, m)[:, 1], c.inputs, (c.mask,)).attribute(path=path)
-    for one, other in zip(shares, expected, strict=True):
+    for one, other in zip(attributions, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
@@ -332,15 +332,15 @@ def test_a_cache_is_copied_for_every_pass(name, batch, path):
     given = Given(model, forward, c.inputs[:, 4:], (read,))
     nodes, weights = quadrature("gausslegendre", 4)
     layers = attention_layers(model)
-    shares = given.attribute(path=path)
-    assert [one.shape for one in shares] == [(batch, 4, 3, 7)] * 3
+    attributions = given.attribute(path=path)
+    assert [one.shape for one in attributions] == [(batch, 4, 3, 7)] * 3
     for keys, layer in zip(before, read.layers, strict=True):
         assert torch.equal(keys, layer.keys)
     run = lambda: forward(c.inputs[:, 4:], copy.deepcopy(read))
     for group in [layers] if path == "joint" else [[layer] for layer in layers]:
         theirs, _ = direct_attribution(model, run, group, nodes=nodes, weights=weights)
         for layer, direct in zip(group, theirs, strict=True):
-            ours = shares[layers.index(layer)]
+            ours = attributions[layers.index(layer)]
             assert (ours - direct).abs().max() < 1e-6 * direct.abs().max()
 
 

@@ -13,9 +13,9 @@ bertviz = pytest.importorskip("bertviz", reason="bertviz is not installed")
 from bertviz import head_view, model_view  # noqa: E402
 
 KINDS = {
-    "magnitude": lambda shares: shares.abs(),
-    "positive": lambda shares: shares.clamp(min=0),
-    "negative": lambda shares: -shares.clamp(max=0),
+    "magnitude": lambda attributions: attributions.abs(),
+    "positive": lambda attributions: attributions.clamp(min=0),
+    "negative": lambda attributions: -attributions.clamp(max=0),
 }
 
 
@@ -32,11 +32,11 @@ def explanation():
 
 @pytest.mark.parametrize("view", [head_view, model_view])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_views_draw_the_shares_of_each_layer_over_its_largest(view, kind, explanation):
+def test_the_views_draw_the_attributions_of_each_layer_over_its_largest(view, kind, explanation):
     params = drawn(view, explanation, kind=kind)
     (matrices,) = params["attention"]
-    shares = explanation.attributions
-    wanted = KINDS[kind](shares) / shares.abs().amax((1, 2, 3), keepdim=True)
+    attributions = explanation.attributions
+    wanted = KINDS[kind](attributions) / attributions.abs().amax((1, 2, 3), keepdim=True)
     torch.testing.assert_close(torch.tensor(matrices["attn"]), wanted)
     assert matrices["left_text"] == matrices["right_text"] == explanation.tokens
     assert params["include_layers"] == [1, 4]
@@ -68,7 +68,7 @@ def test_a_text_alone_has_no_second_one(explanation):
     assert "sentence_b_start" not in replace(explanation, text_pair="a", special=[False] * 6).to_bertviz()
 
 
-def test_shares_of_zero_stay_zero():
+def test_attributions_of_zero_stay_zero():
     assert all(float(layer.abs().max()) == 0 for layer in made(3, scale=0.0).to_bertviz()["attention"])
 
 

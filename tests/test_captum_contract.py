@@ -27,8 +27,8 @@ def layers(c):
 
 
 @pytest.fixture(scope="module")
-def shares(c, layers):
-    """Shares in layer 1 for each class, (class, batch, head, query, key)."""
+def attributions(c, layers):
+    """Attributions in layer 1 for each class, (class, batch, head, query, key)."""
     method = SelfAttentionAttribution(c.forward, layers[1])
     return torch.stack([attribute(method, c, target=target) for target in range(3)])
 
@@ -83,10 +83,10 @@ def test_it_is_one_of_captums_methods(c, layers):
     assert method.layer is layers[1]
 
 
-def test_attribute_without_its_log_is_at_wrapped(c, layers, shares):
+def test_attribute_without_its_log_is_at_wrapped(c, layers, attributions):
     method = SelfAttentionAttribution(c.forward, layers[1])
     plain = SelfAttentionAttribution.attribute.__wrapped__
-    assert_same(plain(method, c.inputs, None, 1, c.mask, 3), shares[1])
+    assert_same(plain(method, c.inputs, None, 1, c.mask, 3), attributions[1])
 
 
 # Targets
@@ -110,31 +110,31 @@ def two_by_three(c):
     ],
     ids=str,
 )
-def test_every_form_of_target(c, layers, shares, target, classes):
+def test_every_form_of_target(c, layers, attributions, target, classes):
     result = attribute(SelfAttentionAttribution(c.forward, layers[1]), c, target=target)
-    assert_same(result, shares[classes, [0, 1]])
+    assert_same(result, attributions[classes, [0, 1]])
 
 
 @pytest.mark.parametrize(
     ("target", "places"), [((1, 2), [(1, 2), (1, 2)]), ([(0, 1), (1, 0)], [(0, 1), (1, 0)])], ids=str
 )
-def test_targets_in_an_output_of_three_axes(c, layers, shares, target, places):
+def test_targets_in_an_output_of_three_axes(c, layers, attributions, target, places):
     result = attribute(SelfAttentionAttribution(two_by_three(c), layers[1]), c, target=target)
-    expected = [(1 + row) * shares[column, example] for example, (row, column) in enumerate(places)]
+    expected = [(1 + row) * attributions[column, example] for example, (row, column) in enumerate(places)]
     assert_same(result, torch.stack(expected))
 
 
 @pytest.mark.parametrize("pick", [lambda p: p[:, 1], lambda p: p[:, 1:2]], ids=["(batch,)", "(batch, 1)"])
-def test_one_number_per_example_needs_no_target(c, layers, shares, pick):
+def test_one_number_per_example_needs_no_target(c, layers, attributions, pick):
     method = SelfAttentionAttribution(lambda *args: pick(c.forward(*args)), layers[1])
-    assert_same(attribute(method, c), shares[1])
+    assert_same(attribute(method, c), attributions[1])
 
 
 @pytest.mark.parametrize("rows", [None, 1])
-def test_a_single_number_for_one_example(c, layers, shares, rows):
+def test_a_single_number_for_one_example(c, layers, attributions, rows):
     method = SelfAttentionAttribution(lambda *args: c.forward(*args)[:, 1].squeeze(), layers[1])
     one = method.attribute(c.inputs[:1], additional_forward_args=c.mask[:1], n_steps=3, internal_batch_size=rows)
-    assert_same(one, shares[1, :1])
+    assert_same(one, attributions[1, :1])
 
 
 # Forward functions
@@ -156,32 +156,32 @@ def test_every_form_of_forward_function(c, layers, wrap):
     assert_same(attribute(SelfAttentionAttribution(wrap(c.model), layers[1]), c, target=1), attribute(expected, c))
 
 
-def test_the_forward_function_is_read_at_call_time(c, layers, shares):
+def test_the_forward_function_is_read_at_call_time(c, layers, attributions):
     method = SelfAttentionAttribution(c.forward, layers[1])
     method.forward_func = lambda *args: 3 * c.forward(*args)
-    assert_same(attribute(method, c, target=1), 3 * shares[1])
+    assert_same(attribute(method, c, target=1), 3 * attributions[1])
 
 
 # Arguments
 
 
-def test_a_tuple_of_inputs(c, layers, shares):
+def test_a_tuple_of_inputs(c, layers, attributions):
     method = SelfAttentionAttribution(c.forward, layers[1])
-    assert_same(method.attribute((c.inputs, c.mask), target=1, n_steps=3), shares[1])
-    assert_same(method.attribute((c.inputs,), target=1, n_steps=3, additional_forward_args=(c.mask,)), shares[1])
+    assert_same(method.attribute((c.inputs, c.mask), target=1, n_steps=3), attributions[1])
+    assert_same(method.attribute((c.inputs,), target=1, n_steps=3, additional_forward_args=(c.mask,)), attributions[1])
 
 
-def test_float_inputs(c, layers, shares):
+def test_float_inputs(c, layers, attributions):
     embeddings = c.model.bert.embeddings.word_embeddings(c.inputs).detach()
     method = SelfAttentionAttribution(
         lambda e, mask: c.model(inputs_embeds=e, attention_mask=mask).logits.softmax(-1), layers[1]
     )
     for given in (embeddings, embeddings.clone().requires_grad_()):
-        assert_same(method.attribute(given, target=1, additional_forward_args=c.mask, n_steps=3), shares[1])
+        assert_same(method.attribute(given, target=1, additional_forward_args=c.mask, n_steps=3), attributions[1])
         assert given.grad is None
 
 
-def test_further_arguments_of_any_type(c, layers, shares):
+def test_further_arguments_of_any_type(c, layers, attributions):
     extra = ("a text", True, {"factor": 2}, 3, None, torch.tensor([[10.0], [100.0]], dtype=torch.float64))
     seen = []
 
@@ -191,12 +191,12 @@ def test_further_arguments_of_any_type(c, layers, shares):
 
     method = SelfAttentionAttribution(forward, layers[1])
     result = attribute(method, c, target=1, additional_forward_args=(c.mask, *extra))
-    assert_same(result, shares[1] * torch.tensor([20.0, 200.0]).view(2, 1, 1, 1))
+    assert_same(result, attributions[1] * torch.tensor([20.0, 200.0]).view(2, 1, 1, 1))
     assert all(arguments == extra[:-1] for arguments in seen)
 
 
 @pytest.mark.parametrize("argument", ["a text", True, 3, 2.5, {"a": 1}, [1, 2], torch.tensor(4.0)], ids=str)
-def test_one_further_argument_needs_no_tuple(c, layers, shares, argument):
+def test_one_further_argument_needs_no_tuple(c, layers, attributions, argument):
     seen = []
 
     def forward(ids, given):
@@ -206,7 +206,7 @@ def test_one_further_argument_needs_no_tuple(c, layers, shares, argument):
     result = SelfAttentionAttribution(forward, layers[1]).attribute(
         c.inputs[:1], target=1, additional_forward_args=argument, n_steps=3
     )
-    assert_same(result, shares[1, :1])
+    assert_same(result, attributions[1, :1])
     assert len(seen) > 1
     assert all(type(given) is type(argument) and given == argument for given in seen)
 
@@ -258,9 +258,9 @@ def test_inputs_made_in_inference_mode(c, layers, path):
 )
 def test_the_delta_can_be_computed_afterwards(c, layers, path, listed, start):
     method = SelfAttentionAttribution(c.forward, layers if listed else layers[0], path=path)
-    shares, delta = attribute(method, c, target=1, return_convergence_delta=True, **start)
+    attributions, delta = attribute(method, c, target=1, return_convergence_delta=True, **start)
     start = dict(start)
-    later = method.compute_convergence_delta(shares, start.pop("baselines", None), c.inputs, 1, c.mask, **start)
+    later = method.compute_convergence_delta(attributions, start.pop("baselines", None), c.inputs, 1, c.mask, **start)
     torch.testing.assert_close(later, delta, atol=1e-12, rtol=1e-9)
 
 
@@ -335,14 +335,14 @@ def whole_change(attention, *_):
 
 
 @infidelity_perturb_func_decorator(True)
-def whole_change_of_shares(attention, *_):
+def whole_change_of_attributions(attention, *_):
     return torch.zeros_like(attention)
 
 
 @pytest.mark.parametrize(
     ("multiplied", "perturb"),
-    [(False, whole_change), (True, whole_change_of_shares)],
-    ids=["mean gradients", "shares"],
+    [(False, whole_change), (True, whole_change_of_attributions)],
+    ids=["mean gradients", "attributions"],
 )
 def test_infidelity_over_the_whole_path_is_the_squared_error_of_completeness(demo, multiplied, perturb):
     model, ids, mask = demo

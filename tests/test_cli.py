@@ -83,15 +83,15 @@ def test_the_main_job(main_job):
     assert "  explained   probability of 'negative', 0.9" in out
     assert re.search(r"  \+0\.\d{4}  \[CLS\] -> poor\n", out)
     assert re.search(r"  \+0\.\d{4}  layer 5, head \d+\n", out)
-    assert "without a layer's attention + its shares = probability of 'negative' (error " in out
+    assert "without a layer's attention + its attributions = probability of 'negative' (error " in out
 
 
 def test_each_layer_s_numbers_add_up(main_job):
     _, out, _, _ = main_job
     rows = re.findall(r"layer (\d)  (\S+) ([+-]) (\S+) = (\S+)\n", out)
     assert [int(layer) for layer, *_ in rows] == [0, 1, 2, 3, 4, 5]
-    for _, start, sign, shares, total in rows:
-        assert float(start) + float(sign + shares) == pytest.approx(float(total), abs=2e-4)
+    for _, start, sign, attributions, total in rows:
+        assert float(start) + float(sign + attributions) == pytest.approx(float(total), abs=2e-4)
 
 
 def test_the_answer_names_its_files(main_job):
@@ -250,7 +250,7 @@ def test_too_few_steps_are_owned_up_to(run, model):
 
 def test_the_joint_path_has_one_line(run, model):
     _, out, _ = run("a warm film", "--model", model, "--path", "joint", "--logit", "--target", "glad")
-    assert "without all attention + all shares = logit of 'glad' (error " in out
+    assert "without all attention + all attributions = logit of 'glad' (error " in out
     assert out.count("all layers  ") == 1
     assert "layer 0  " not in out
 
@@ -269,7 +269,7 @@ def test_a_regression_model_s_answer(run, tmp_path):
     code, out, err = run("a film", "--model", "one")
     assert (code, err) == (0, "")
     assert re.search(r"^  prediction  -?\d+\.\d{4} \(a regression model's output\)$", out, re.MULTILINE)
-    assert "its shares = output" in out
+    assert "its attributions = output" in out
     assert "probability" not in out
 
 

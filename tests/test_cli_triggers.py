@@ -146,7 +146,7 @@ def test_what_belongs_to_other_work_is_not_taken_up(run, change, tmp_path):
     new = {"texts": ["--limit", "3"], "steps": ["--steps", "2"], "weights": []}[change]
     code, out, err = run(*words, *new)
     assert (code, out) == (2, "")
-    assert "triggers/patterns.jsonl holds what was found in other texts, with another model or other --steps" in err
+    assert "triggers/patterns.jsonl is of a run with other texts, another model or other --steps" in err
 
 
 def test_a_damaged_journal_is_named(run):

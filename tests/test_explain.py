@@ -151,7 +151,7 @@ def test_one_target_each(targets):
     assert [e.target for e in explanations] == [0, 2, predicted if isinstance(targets, list) else 1]
 
 
-def test_the_target_s_shares_and_those_of_the_other_of_two_labels_cancel():
+def test_the_target_s_attributions_and_those_of_the_other_of_two_labels_cancel():
     one, other = (explain(TEXT, *demo(), target=target, layers=[5]) for target in (0, 1))
     torch.testing.assert_close(one.attributions, -other.attributions, atol=1e-6, rtol=1e-4)
 
@@ -240,7 +240,7 @@ def test_the_joint_path_has_one_difference_for_all_layers():
     )
 
 
-def test_the_shares_of_each_layer_add_up_and_the_baseline_output_is_the_model_s_own():
+def test_the_attributions_of_each_layer_add_up_and_the_baseline_output_is_the_model_s_own():
     model, tokenizer = bert()
     inputs = tokenizer(TEXT, return_tensors="pt")
     forward = lambda: model(**inputs).logits.softmax(-1)[:, 1]
@@ -350,9 +350,9 @@ def test_of_an_encoder_decoder_the_encoder_is_explained():
     torch.manual_seed(0)
     model = hf.BartForSequenceClassification(config).eval()
     explanation = explain(TEXT, model, tokenizer, target=1)
-    shares = SelfAttentionAttribution(lambda ids: model(ids).logits.softmax(-1), attention_layers(model.model.encoder))
+    method = SelfAttentionAttribution(lambda ids: model(ids).logits.softmax(-1), attention_layers(model.model.encoder))
     ids = tokenizer(TEXT, return_tensors="pt")["input_ids"]
-    torch.testing.assert_close(explanation.attributions, torch.cat(shares.attribute(ids, target=1)))
+    torch.testing.assert_close(explanation.attributions, torch.cat(method.attribute(ids, target=1)))
 
 
 @pytest.mark.parametrize("with_tokenizer", [True, False])
@@ -417,14 +417,14 @@ def explanation():
     return explain("A film, a warm film!", model, tokenizer, layers=[1, 3])
 
 
-def test_scores_are_sums_of_shares(explanation):
-    shares = explanation.attributions
-    torch.testing.assert_close(explanation.head_scores(), shares.sum((2, 3)))
-    torch.testing.assert_close(explanation.head_scores("max"), shares.amax((2, 3)))
-    torch.testing.assert_close(explanation.pair_scores(), shares.sum((0, 1)))
-    torch.testing.assert_close(explanation.layer_scores(), shares.sum((1, 2, 3)))
-    torch.testing.assert_close(explanation.token_scores(), shares.sum((0, 1, 2)))
-    torch.testing.assert_close(explanation.token_scores("sent"), shares.sum((0, 1, 3)))
+def test_scores_are_sums_of_attributions(explanation):
+    attributions = explanation.attributions
+    torch.testing.assert_close(explanation.head_scores(), attributions.sum((2, 3)))
+    torch.testing.assert_close(explanation.head_scores("max"), attributions.amax((2, 3)))
+    torch.testing.assert_close(explanation.pair_scores(), attributions.sum((0, 1)))
+    torch.testing.assert_close(explanation.layer_scores(), attributions.sum((1, 2, 3)))
+    torch.testing.assert_close(explanation.token_scores(), attributions.sum((0, 1, 2)))
+    torch.testing.assert_close(explanation.token_scores("sent"), attributions.sum((0, 1, 3)))
     assert float(explanation.pair_scores(normalize="max").abs().max()) == 1
 
 

@@ -354,13 +354,15 @@ def test_ours_beats_chance_on_trained_weights():
     def forward(ids):
         return model(ids).logits.softmax(-1)
 
-    shares = SelfAttentionAttribution(forward, layers).attribute(ids, target=0, n_steps=6)
+    attributions = SelfAttentionAttribution(forward, layers).attribute(ids, target=0, n_steps=6)
     edges = EdgeRemoval(forward, layers, ids, target=0)
-    chance = [torch.rand(s.shape, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(shares)]
+    chance = [torch.rand(s.shape, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(attributions)]
     levels = [0.01, 0.05, 0.2, 0.5]
-    assert float(deletion_gap(edges, shares, levels)) > 0.3 > 0.1 > float(deletion_gap(edges, chance, levels).abs())
+    assert (
+        float(deletion_gap(edges, attributions, levels)) > 0.3 > 0.1 > float(deletion_gap(edges, chance, levels).abs())
+    )
     heads = HeadRemoval(forward, layers, ids, target=0)
-    assert float(agreement(heads, head_scores(shares), leave_one_out(heads))) > 0.5
+    assert float(agreement(heads, head_scores(attributions), leave_one_out(heads))) > 0.5
 
 
 IDS = torch.ones(2, 4).long()

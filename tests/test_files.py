@@ -101,7 +101,7 @@ def test_a_link_stays_one(tmp_path):
 def test_what_is_no_regular_file_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with (
-        pytest.raises(ValueError, match=r"It cannot be written to .*pipe: it is there already, and no regular file"),
+        pytest.raises(ValueError, match=r"It cannot be written to .*pipe: it exists already and is no regular file"),
         writing("It", tmp_path / "pipe"),
     ):
         pass

@@ -51,25 +51,25 @@ def importance(c, measure, **options):
 # Each measure against its formula, written out
 
 
-def attributions(c):
+def direct_attributions(c):
     """One (B, H, T, T) a layer."""
     found = []
     for layer in attention_layers(c.model):
-        shares, _ = direct_attribution(c.model, lambda: probability(c), [layer], padding=c.padding)
-        found += shares
+        attributions, _ = direct_attribution(c.model, lambda: probability(c), [layer], padding=c.padding)
+        found += attributions
     return found
 
 
 def by_attattr(c):
-    return [share.amax((-2, -1)) for share in attributions(c)]
+    return [attribution.amax((-2, -1)) for attribution in direct_attributions(c)]
 
 
 def by_attattr_sum(c):
-    return [share.sum((-2, -1)).abs() for share in attributions(c)]
+    return [attribution.sum((-2, -1)).abs() for attribution in direct_attributions(c)]
 
 
 def by_attattr_absolute(c):
-    return [share.abs().sum((-2, -1)) for share in attributions(c)]
+    return [attribution.abs().sum((-2, -1)) for attribution in direct_attributions(c)]
 
 
 def by_taylor(c):

@@ -135,19 +135,21 @@ def test_the_output_at_the_models_own_attention_is_the_models_output(family, att
     start=st.sampled_from([None, 0.1, "uniform"]),
     places=st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True),
 )
-def test_shares_add_up(path, seed, family, start, places):
+def test_attributions_add_up(path, seed, family, start, places):
     """To F(A) - F(A0), computed here by putting the attention in by hand."""
     c = case(family, seed=seed)
     layers = [attention_layers(c.model)[place] for place in places]
     options = {"attention_baselines": start, "n_steps": 60}
-    shares = attribute(c.forward, layers, c.inputs, c.mask, path=path, **options)
-    for some, theirs in [(layers, shares)] if path == "joint" else [([a], [s]) for a, s in zip(layers, shares)]:
+    attributions = attribute(c.forward, layers, c.inputs, c.mask, path=path, **options)
+    for some, theirs in (
+        [(layers, attributions)] if path == "joint" else [([a], [s]) for a, s in zip(layers, attributions)]
+    ):
         function = AttentionFunction(c.forward, some, c.inputs, c.mask)
         baselines = [at_start(attention, start, c.padding) for attention in function.attention]
         with torch.no_grad():
             difference = (function(*function.attention) - function(*baselines))[:, 1]
-        total = sum(share.sum((1, 2, 3)) for share in theirs)
-        size = sum(share.abs().sum() for share in theirs)
+        total = sum(attribution.sum((1, 2, 3)) for attribution in theirs)
+        size = sum(attribution.abs().sum() for attribution in theirs)
         digits = 1e-2 if family.name == "distilbert" else 1e-6  # the ReLU of its head has a kink
         assert (total - difference).abs().max() <= digits * size
 
@@ -219,9 +221,9 @@ def test_left_padding_does_not_matter(family, path, seed, length):
 def test_the_order_of_the_batch_does_not_matter(path, seed, order):
     c = case(BERT, batch=3, seed=seed)
     layers = attention_layers(c.model)
-    shares = attribute(c.forward, layers, c.inputs, c.mask, path=path)
+    attributions = attribute(c.forward, layers, c.inputs, c.mask, path=path)
     moved = attribute(c.forward, layers, c.inputs[order], c.mask[order], path=path)
-    for one, other in zip(shares, moved, strict=True):
+    for one, other in zip(attributions, moved, strict=True):
         assert_close(other, one[order], 1e-10)
 
 
@@ -262,8 +264,8 @@ def test_nothing_comes_from_the_future(family, path, attention, start, masked):
         logits = c.model(ids, attention_mask=mask).logits
         return (logits[:, -1 if mask is None else -3] if logits.dim() == 3 else logits).softmax(-1)
 
-    shares = attribute(forward, attention_layers(c.model), c.inputs, mask, path=path, attention_baselines=start)
-    for one in shares:
+    attributions = attribute(forward, attention_layers(c.model), c.inputs, mask, path=path, attention_baselines=start)
+    for one in attributions:
         assert torch.equal(one.triu(1), torch.zeros_like(one))
         assert one.abs().max() > 1e-6
 
@@ -321,7 +323,7 @@ def test_padding_does_not_matter_to_the_trained_model(demo, path):
 # Scores
 
 
-shares_of = st.builds(
+attributions_of = st.builds(
     lambda seed, shape: torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64),
     st.integers(0, 10**6),
     st.tuples(*(st.integers(1, 3) for _ in range(3)), st.integers(2, 4)).map(lambda s: (*s, s[-1])),
@@ -329,36 +331,40 @@ shares_of = st.builds(
 
 
 @a_few
-@given(shares=shares_of)
-def test_scores_are_plain_sums(shares):
-    heads = torch.stack([torch.stack([torch.stack([h.sum() for h in b]) for b in layer]) for layer in shares])
-    pairs = sum(head for layer in shares for head in layer.unbind(1))
+@given(attributions=attributions_of)
+def test_scores_are_plain_sums(attributions):
+    heads = torch.stack([torch.stack([torch.stack([h.sum() for h in b]) for b in layer]) for layer in attributions])
+    pairs = sum(head for layer in attributions for head in layer.unbind(1))
     expected = [
-        (head_scores(shares), heads),
-        (head_scores(shares, "absolute"), shares.abs().sum(4).sum(3)),
-        (head_scores(shares, "max"), shares.flatten(3).max(3).values),
-        (pair_scores(shares), pairs),
-        (token_scores(shares), sum(pairs[:, i] for i in range(pairs.shape[1]))),
-        (token_scores(shares, "sent"), sum(pairs[..., j] for j in range(pairs.shape[2]))),
-        (token_scores(shares, "first"), pairs[:, 0]),
-        (layer_scores(shares), heads.sum(2)),
+        (head_scores(attributions), heads),
+        (head_scores(attributions, "absolute"), attributions.abs().sum(4).sum(3)),
+        (head_scores(attributions, "max"), attributions.flatten(3).max(3).values),
+        (pair_scores(attributions), pairs),
+        (token_scores(attributions), sum(pairs[:, i] for i in range(pairs.shape[1]))),
+        (token_scores(attributions, "sent"), sum(pairs[..., j] for j in range(pairs.shape[2]))),
+        (token_scores(attributions, "first"), pairs[:, 0]),
+        (layer_scores(attributions), heads.sum(2)),
     ]
     for ours, theirs in expected:
         torch.testing.assert_close(ours, theirs)
-    total = shares.sum((0, 2, 3, 4))
-    for scores, axes in [(head_scores(shares), (0, 2)), (token_scores(shares), 1), (layer_scores(shares), 0)]:
+    total = attributions.sum((0, 2, 3, 4))
+    for scores, axes in [
+        (head_scores(attributions), (0, 2)),
+        (token_scores(attributions), 1),
+        (layer_scores(attributions), 0),
+    ]:
         torch.testing.assert_close(scores.sum(axes), total)
 
 
 @pytest.mark.parametrize("score", [head_scores, token_scores, pair_scores, layer_scores])
 @a_few
-@given(shares=shares_of)
-def test_a_list_and_one_sentence_are_scored_as_the_batch_is(score, shares):
-    whole = score(shares)
-    assert_agree(score(list(shares)), whole)
-    for i in range(shares.shape[1]):
+@given(attributions=attributions_of)
+def test_a_list_and_one_sentence_are_scored_as_the_batch_is(score, attributions):
+    whole = score(attributions)
+    assert_agree(score(list(attributions)), whole)
+    for i in range(attributions.shape[1]):
         alone = whole[:, i] if score in (head_scores, layer_scores) else whole[i]
-        torch.testing.assert_close(score(shares[:, i]), alone)
+        torch.testing.assert_close(score(attributions[:, i]), alone)
 
 
 SIZES = {"max": lambda s: s.abs().max(), "l1": lambda s: s.abs().sum(), "l2": lambda s: s.norm()}
@@ -367,9 +373,9 @@ SIZES = {"max": lambda s: s.abs().max(), "l1": lambda s: s.abs().sum(), "l2": la
 @pytest.mark.parametrize("score", [head_scores, token_scores, pair_scores, layer_scores])
 @pytest.mark.parametrize("normalize", list(SIZES))
 @a_few
-@given(shares=shares_of)
-def test_normalised_scores_have_size_one_in_each_example(score, normalize, shares):
-    raw, scores = score(shares), score(shares, normalize=normalize)
+@given(attributions=attributions_of)
+def test_normalised_scores_have_size_one_in_each_example(score, normalize, attributions):
+    raw, scores = score(attributions), score(attributions, normalize=normalize)
     batch_axis = 1 if score in (head_scores, layer_scores) else 0
     for one, other in zip(scores.unbind(batch_axis), raw.unbind(batch_axis), strict=True):
         torch.testing.assert_close(one, other / SIZES[normalize](other))
@@ -378,10 +384,10 @@ def test_normalised_scores_have_size_one_in_each_example(score, normalize, share
 
 @pytest.mark.parametrize("normalize", list(SIZES))
 def test_heads_are_normalised_within_their_layer_if_asked_for(normalize):
-    shares = torch.randn(3, 2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    scores = head_scores(shares, normalize=normalize, within_layer=True)
+    attributions = torch.randn(3, 2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    scores = head_scores(attributions, normalize=normalize, within_layer=True)
     for layer in range(3):
-        torch.testing.assert_close(scores[layer], head_scores(shares[layer : layer + 1], normalize=normalize)[0])
+        torch.testing.assert_close(scores[layer], head_scores(attributions[layer : layer + 1], normalize=normalize)[0])
 
 
 def test_nothing_normalised_is_nothing():
@@ -405,12 +411,12 @@ def test_layers_that_do_not_fit_together_are_refused(score, shapes):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda shares: head_scores(shares, "mean"), "Unknown reduction 'mean' of heads"),
-        (lambda shares: token_scores(shares, "last"), "Unknown reduction 'last' to tokens"),
-        (lambda shares: head_scores(shares, normalize="L2"), "Unknown normalize 'L2'"),
-        (lambda shares: pair_scores(shares, normalize=True), "Unknown normalize True"),
-        (lambda shares: token_scores(shares, normalize="mean"), "Unknown normalize 'mean'"),
-        (lambda shares: layer_scores(shares, normalize="mean"), "Unknown normalize 'mean'"),
+        (lambda attributions: head_scores(attributions, "mean"), "Unknown reduction 'mean' of heads"),
+        (lambda attributions: token_scores(attributions, "last"), "Unknown reduction 'last' to tokens"),
+        (lambda attributions: head_scores(attributions, normalize="L2"), "Unknown normalize 'L2'"),
+        (lambda attributions: pair_scores(attributions, normalize=True), "Unknown normalize True"),
+        (lambda attributions: token_scores(attributions, normalize="mean"), "Unknown normalize 'mean'"),
+        (lambda attributions: layer_scores(attributions, normalize="mean"), "Unknown normalize 'mean'"),
     ],
 )
 def test_unknown_choices_are_refused(call, message):

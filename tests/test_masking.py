@@ -243,13 +243,13 @@ def by_definition(c, heads, path, baselines=None):
     layers, forward = attention_layers(c.model), lambda: c.forward(c.inputs, c.mask)[:, 1]
     groups = [layers] if path == "joint" else [[layer] for layer in layers]
     starts = dict(zip(layers, baselines or [None] * len(layers)))
-    shares, differences = [], []
+    attributions, differences = [], []
     for group in groups:
         begin = None if baselines is None else [starts[layer] for layer in group]
         ours, difference = direct_attribution(c.model, forward, group, begin, c.padding)
-        shares += ours
+        attributions += ours
         differences.append(difference)
-    return shares, differences
+    return attributions, differences
 
 
 @some_families
@@ -462,5 +462,5 @@ def test_a_layer_that_does_not_say_how_many_heads_it_has():
     c = case(BY_NAME["llama"])
     layer = c.model.model.layers[0].self_attn
     layer.config = hf.PreTrainedConfig()
-    with pytest.raises(UnsupportedModelError, match="How many heads a LlamaAttention has"):
+    with pytest.raises(UnsupportedModelError, match="The number of heads of a LlamaAttention"):
         mask_heads(c.model, {0: [0]})

@@ -40,13 +40,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(("settings", "kind", "of"), MODELS.values(), ids=MODELS)
-def test_one_place_says_what_an_explanation_and_an_importance_are_of(settings, kind, of):
+@pytest.mark.parametrize(("settings", "kind", "compute"), MODELS.values(), ids=MODELS)
+def test_one_place_says_what_an_explanation_and_an_importance_are_of(settings, kind, compute):
     model, tokenizer = bert(**settings)
     model.double()
     explanation = explain(TEXT, model, tokenizer, target=0)
     batch = tokenizer(TEXT, return_tensors="pt")
-    expected = of(model(**batch).logits[0])
+    expected = compute(model(**batch).logits[0])
     assert explanation.settings["output"] == kind
     torch.testing.assert_close(explanation.probabilities.double(), expected, rtol=1e-6, atol=0)
     assert explanation.output == pytest.approx(float(expected[0].detach()), rel=1e-6)
@@ -66,7 +66,7 @@ def test_in_words_and_pictures(kind):
     figure, (_, bars, _) = visualize_explanation(explanation)
     name = "output" if kind == "given" else "probability"
     assert explanation.output_name == name
-    assert bars.get_xlabel() == f"share, {name}"
+    assert bars.get_xlabel() == f"attribution, {name}"
     for words in (describe(explanation), card(explanation), figure.get_suptitle()):
         assert ("probability" in words) == (kind == "probability")
         assert "logit" not in words
@@ -111,8 +111,8 @@ def test_there_is_no_other_kind():
 
 def regression_heads(model, layer):
     """The largest entry of each head's attribution, mean over examples, by the direct computation."""
-    (shares,), _ = direct_attribution(model, lambda: model(IDS).logits[:, 0], [layer])
-    return shares.amax((-2, -1)).mean(0)
+    (attributions,), _ = direct_attribution(model, lambda: model(IDS).logits[:, 0], [layer])
+    return attributions.amax((-2, -1)).mean(0)
 
 
 def test_heads_of_a_regression_model_are_those_of_its_output():
@@ -198,8 +198,8 @@ def tokens():
     labels = torch.tensor([[-100, 2, 0, -100, 3, -100], [1, -100, -100, -100, -100, 2]])
 
     def mean(values):
-        rows = [[values[row, place, label] for place, label in enumerate(of) if label != -100]
-                for row, of in enumerate(labels.tolist())]  # fmt: skip
+        rows = [[values[row, place, label] for place, label in enumerate(own) if label != -100]
+                for row, own in enumerate(labels.tolist())]  # fmt: skip
         return torch.stack([torch.stack(row).mean() for row in rows])
 
     return model, labels, mean, lambda logits: logits.softmax(-1)
@@ -224,24 +224,28 @@ several = pytest.mark.parametrize(("make_case", "target"), SEVERAL.values(), ids
 
 @several
 def test_f_is_the_mean_over_the_gold_labels(make_case, target):
-    model, labels, mean, of = make_case()
+    model, labels, mean, compute = make_case()
     layers = attention_layers(model)
     found = {}
     for measure in ("attattr", "taylor", "ablation", "ablation_output", "ablation_accuracy"):
         importance = HeadImportance(model, measure=measure, target=target)
         importance.update(IDS, labels)
         found[measure] = importance.compute().scores
-    shares = [direct_attribution(model, lambda: mean(of(model(IDS).logits)), [layer])[0][0] for layer in layers]
-    expected = torch.stack([layer.amax((-2, -1)).mean(0) for layer in shares])
+    attributions = [
+        direct_attribution(model, lambda: mean(compute(model(IDS).logits)), [layer])[0][0] for layer in layers
+    ]
+    expected = torch.stack([layer.amax((-2, -1)).mean(0) for layer in attributions])
     assert expected.abs().max() > 1e-5
     torch.testing.assert_close(found["attattr"], expected, rtol=0.02, atol=0.01 * float(expected.max()))
-    log_of = torch.nn.functional.logsigmoid if of is torch.sigmoid else lambda logits: logits.log_softmax(-1)
-    hit = (lambda x: (x > 0).double()) if of is torch.sigmoid else lambda x: (x == x.amax(-1, keepdim=True)).double()
+    log_compute = torch.nn.functional.logsigmoid if compute is torch.sigmoid else lambda logits: logits.log_softmax(-1)
+    hit = (
+        (lambda x: (x > 0).double()) if compute is torch.sigmoid else lambda x: (x == x.amax(-1, keepdim=True)).double()
+    )
     with torch.no_grad():
         clean = model(IDS).logits
         with mask_heads(model, {1: [2]}):
             masked = model(IDS).logits
-    for measure, value in (("ablation", log_of), ("ablation_output", of), ("ablation_accuracy", hit)):
+    for measure, value in (("ablation", log_compute), ("ablation_output", compute), ("ablation_accuracy", hit)):
         torch.testing.assert_close(found[measure][1, 2], (mean(value(clean)) - mean(value(masked))).mean().double())
 
 

@@ -86,12 +86,12 @@ def test_attribution_is_that_of_the_untouched_model(name, attention, path, monke
     model.set_attn_implementation("eager")
     groups = [layers] if path == "joint" else [[layer] for layer in layers]
     found = [oracles.direct_attribution(model, lambda: forward(ids)[:, 7], group) for group in groups]
-    theirs = [layer for shares, _ in found for layer in shares]
+    theirs = [layer for attributions, _ in found for layer in attributions]
     for one, other in zip(ours, theirs, strict=True):
         assert other.abs().max() > 1e-6
         torch.testing.assert_close(one, other, atol=1e-6 * float(other.abs().max()), rtol=0)
-    for gap, (shares, difference) in zip(delta if path == "layerwise" else [delta], found, strict=True):
-        torch.testing.assert_close(gap, sum(s.sum((1, 2, 3)) for s in shares) - difference, atol=1e-6, rtol=0)
+    for gap, (attributions, difference) in zip(delta if path == "layerwise" else [delta], found, strict=True):
+        torch.testing.assert_close(gap, sum(s.sum((1, 2, 3)) for s in attributions) - difference, atol=1e-6, rtol=0)
 
 
 def test_the_name_is_the_models_own_all_the_time():

@@ -1,4 +1,4 @@
-"""What counts as padding is known from the mask alone: shares of every other pair are those of the oracle."""
+"""What counts as padding is known from the mask alone: attributions of every other pair are those of the oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
 
 
 def assert_oracle(model: nn.Module, forward: Callable[[], Tensor], call, path: str, digits=1e-9, **options):
-    """``call(method)`` of every layer is what the direct computation of ``forward`` gives; the shares are returned."""
+    """``call(method)`` of every layer is that of the direct computation of ``forward``; returns the attributions."""
     layers = attention_layers(model)
     nodes, weights = quadrature("gausslegendre", 5)
     ours = call(layers, path=path, n_steps=5, **options)
@@ -61,9 +61,9 @@ def test_cross_attention_with_as_many_queries_as_keys(family, path):
     model = make(Family(family, CROSS[family]))
     forward, decoder_ids = last_token(model), IDS.flip(1)
     call = attribution(forward, IDS, SHORT, decoder_ids)
-    shares = assert_oracle(model, lambda: forward(IDS, SHORT, decoder_ids), call, path, 1e-6)
+    attributions = assert_oracle(model, lambda: forward(IDS, SHORT, decoder_ids), call, path, 1e-6)
     crossing = [
-        one for one in shares if bool(one[1, :, 4:, :4].abs().max() > 1e-9) and not bool(one[1, :, :, 4:].any())
+        one for one in attributions if bool(one[1, :, 4:, :4].abs().max() > 1e-9) and not bool(one[1, :, :, 4:].any())
     ]
     assert crossing, "real decoder tokens, numbered as the padding of the source, look at its real tokens"
 
@@ -130,17 +130,17 @@ def test_a_mask_of_the_user_s_own(forbid, path):
     additive = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, torch.finfo(torch.float64).min)
     forward = lambda ids, mask: model(ids, attention_mask=mask).logits[:, 1]
     for given in (mask, additive):
-        shares = assert_oracle(model, lambda: forward(IDS, additive), attribution(forward, IDS, given), path)
-        assert shares[-1][:, :, 0].abs().max() > 1e-3
-        assert not any(one.masked_select(~mask).any() for one in shares)
+        attributions = assert_oracle(model, lambda: forward(IDS, additive), attribution(forward, IDS, given), path)
+        assert attributions[-1][:, :, 0].abs().max() > 1e-3
+        assert not any(one.masked_select(~mask).any() for one in attributions)
 
 
 def test_a_query_that_may_look_at_nothing_stays_as_it_is():
     model, mask = bert(), allowed(one_whole_row)
     forward = lambda ids, mask: model(ids, attention_mask=mask).logits[:, 1]
-    shares = attribution(forward, IDS, mask)(attention_layers(model), "layerwise")
-    assert not any(one[1, :, 3].any() for one in shares)
-    assert all(one[0, :, 3].any() for one in shares[:-1])
+    attributions = attribution(forward, IDS, mask)(attention_layers(model), "layerwise")
+    assert not any(one[1, :, 3].any() for one in attributions)
+    assert all(one[0, :, 3].any() for one in attributions[:-1])
 
 
 @both_paths
@@ -159,9 +159,9 @@ def test_a_head_that_reads_a_padded_place(path):
     """As SigLIP reads its text at the last place: no token looks at it, and all of the output comes from there."""
     model = bert()
     forward = lambda ids, mask: model.classifier(model.bert(ids, mask).last_hidden_state[:, -1])[:, 1]
-    shares = assert_oracle(model, lambda: forward(IDS, SHORT), attribution(forward, IDS, SHORT), path)
-    assert shares[-1][1, :, -1].abs().max() > 1e-3
-    assert not any(one[1, :, :, 4:].any() for one in shares)
+    attributions = assert_oracle(model, lambda: forward(IDS, SHORT), attribution(forward, IDS, SHORT), path)
+    assert attributions[-1][1, :, -1].abs().max() > 1e-3
+    assert not any(one[1, :, :, 4:].any() for one in attributions)
 
 
 # "Never" in other words

@@ -1,6 +1,6 @@
 """Half precision, autocast and double: the path is walked in the model's type, sums are kept in float32 or wider.
 
-Measured on the 60 reviews of the bundled model: relative L2 error of a layer's shares in one sentence against
+Measured on the 60 reviews of the bundled model: relative L2 error of a layer's attributions in one sentence against
 float32, median / worst of those with a norm above 0.01, the worse of both paths:
 
     model or autocast    F = logit        F = probability
@@ -72,9 +72,9 @@ def exact(models, batch):
     }
 
 
-def assert_near(shares, exact, tolerance):
-    """Each sentence in each layer, relative to the size of its shares or to what would be negligible."""
-    for ours, theirs in zip(shares, exact, strict=True):
+def assert_near(attributions, exact, tolerance):
+    """Each sentence in each layer, relative to the size of its attributions or to what would be negligible."""
+    for ours, theirs in zip(attributions, exact, strict=True):
         assert ours.dtype == torch.float32
         size = theirs.flatten(1).norm(dim=1)
         assert (size > NEGLIGIBLE).any()
@@ -86,8 +86,8 @@ def assert_near(shares, exact, tolerance):
 @both_paths
 @outputs
 def test_a_model_in_half_precision_is_near_itself_in_float32(models, batch, exact, dtype, path, output):
-    shares, delta = attribute(models[dtype], batch, output, path, return_convergence_delta=True)
-    assert_near(shares, exact[output, path], TOLERANCE[dtype][output])
+    attributions, delta = attribute(models[dtype], batch, output, path, return_convergence_delta=True)
+    assert_near(attributions, exact[output, path], TOLERANCE[dtype][output])
     deltas = [delta] if path == "joint" else delta
     assert all(one.dtype == torch.float32 for one in deltas)
     assert all((one.abs() < 0.1).all() for one in deltas)
@@ -97,11 +97,11 @@ def test_a_model_in_half_precision_is_near_itself_in_float32(models, batch, exac
 @both_paths
 def test_autocast_is_near_float32_and_left_on(models, batch, exact, dtype, path):
     with torch.autocast("cpu", dtype):
-        shares = attribute(models[torch.float32], batch, "probability", path)
+        attributions = attribute(models[torch.float32], batch, "probability", path)
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") == dtype
     assert not torch.is_autocast_enabled("cpu")
-    assert_near(shares, exact["probability", path], TOLERANCE[dtype]["probability"])
+    assert_near(attributions, exact["probability", path], TOLERANCE[dtype]["probability"])
 
 
 @both_paths
@@ -128,8 +128,8 @@ def test_autocast_inside_the_forward_function(models, batch, exact, path):
             return model(ids, attention_mask=mask).logits
 
     method = SelfAttentionAttribution(forward, attention_layers(model), path=path)
-    shares = method.attribute(batch[0], None, 1, batch[1], 3)
-    assert_near(shares, exact["logit", path], TOLERANCE[torch.bfloat16]["logit"])
+    attributions = method.attribute(batch[0], None, 1, batch[1], 3)
+    assert_near(attributions, exact["logit", path], TOLERANCE[torch.bfloat16]["logit"])
 
 
 def test_training_goes_on_under_the_same_autocast(batch):
@@ -164,12 +164,12 @@ def test_sums_are_kept_in_float32(models, batch, dtype, path):
 def test_the_result_is_float32_or_wider_and_where_the_model_is(family, path, dtype):
     c = case(family, dtype=dtype)
     method = SelfAttentionAttribution(c.forward, attention_layers(c.model), path=path)
-    shares, delta = method.attribute(c.inputs, None, 1, c.mask, 2, return_convergence_delta=True)
-    for one in (*shares, *([delta] if path == "joint" else delta)):
+    attributions, delta = method.attribute(c.inputs, None, 1, c.mask, 2, return_convergence_delta=True)
+    for one in (*attributions, *([delta] if path == "joint" else delta)):
         assert one.dtype == torch.promote_types(dtype, torch.float32)
         assert one.device == next(c.model.parameters()).device
         assert torch.isfinite(one).all()
-    assert shares[0].abs().max() > 0
+    assert attributions[0].abs().max() > 0
 
 
 @both_paths
@@ -188,8 +188,8 @@ def test_ids_of_either_integer_type(path):
     method = SelfAttentionAttribution(c.forward, attention_layers(c.model), path=path)
     expected = method.attribute(c.inputs, None, 1, c.mask, 2)
     for dtype in (torch.int64, torch.int32):
-        shares = method.attribute(c.inputs.to(dtype), None, 1, c.mask.to(dtype), 2)
-        assert_agree(shares, expected)
+        attributions = method.attribute(c.inputs.to(dtype), None, 1, c.mask.to(dtype), 2)
+        assert_agree(attributions, expected)
 
 
 @halves

@@ -239,7 +239,11 @@ def test_attribution_of_a_pruned_model(name, path):
     with mask_heads(c.model, HEADS):
         masked, masked_delta = attribute(c, path)
     groups = [layers] if path == "joint" else [[layer] for layer in layers]
-    theirs = [shares for group in groups for shares in direct_attribution(p.model, forward, group, None, p.padding)[0]]
+    theirs = [
+        attributions
+        for group in groups
+        for attributions in direct_attribution(p.model, forward, group, None, p.padding)[0]
+    ]
     for one, other, oracle, heads in zip(ours, masked, theirs, remaining_heads(p.model)):
         assert one.shape[1] == len(heads)
         assert one.abs().max() > 1e-6

@@ -26,9 +26,9 @@ def test_python(prepared):
     assert BLOCKS
     for block in BLOCKS:
         exec(block, prepared)
-    shares = prepared["shares"]
+    attributions = prepared["attributions"]
     tokens = prepared["input_ids"].shape[1]
-    assert [share.shape for share in shares] == [(1, 12, tokens, tokens)] * 6
+    assert [attribution.shape for attribution in attributions] == [(1, 12, tokens, tokens)] * 6
     assert isinstance(prepared["figure"], matplotlib.figure.Figure)
 
 

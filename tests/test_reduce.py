@@ -15,11 +15,11 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family
 BERT = FAMILIES[0]
 
 BY_HAND = {
-    "sum": lambda shares: shares.sum((2, 3)),
-    "absolute": lambda shares: shares.abs().sum((2, 3)),
-    "max": lambda shares: shares.amax((2, 3)),
-    "received": lambda shares: shares.sum((1, 2)),
-    "sent": lambda shares: shares.sum((1, 3)),
+    "sum": lambda attributions: attributions.sum((2, 3)),
+    "absolute": lambda attributions: attributions.abs().sum((2, 3)),
+    "max": lambda attributions: attributions.amax((2, 3)),
+    "received": lambda attributions: attributions.sum((1, 2)),
+    "sent": lambda attributions: attributions.sum((1, 3)),
 }
 
 
@@ -32,17 +32,17 @@ def attribute(c, path="layerwise", layers=None, multiply=True, **options):
 
 @families
 @pytest.mark.parametrize("block", [1, 2**26], ids=["a query at a time", "at once"])
-def test_every_score_equals_that_of_all_shares(family, block, monkeypatch):
+def test_every_score_equals_that_of_all_attributions(family, block, monkeypatch):
     c = case(family, batch=3)
     whole = attribute(c, n_steps=4)
     monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
     again = attribute(c, n_steps=4)
     reduced = attribute(c, n_steps=4, reduce=tuple(BY_HAND))
-    for shares, same, scores in zip(whole, again, reduced, strict=True):
-        torch.testing.assert_close(same, shares, rtol=1e-9, atol=1e-13)
+    for attributions, same, scores in zip(whole, again, reduced, strict=True):
+        torch.testing.assert_close(same, attributions, rtol=1e-9, atol=1e-13)
         assert isinstance(scores, tuple)
         for by_hand, score in zip(BY_HAND.values(), scores, strict=True):
-            torch.testing.assert_close(score, by_hand(shares), rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(score, by_hand(attributions), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
@@ -60,8 +60,8 @@ def test_with_every_path_and_baseline(path, multiply, baseline, monkeypatch):
     scores, same = attribute(
         c, path, multiply=multiply, n_steps=3, reduce="max", return_convergence_delta=True, **start
     )
-    for shares, score in zip(whole, scores, strict=True):
-        torch.testing.assert_close(score, shares.amax((2, 3)), rtol=1e-9, atol=1e-13)
+    for attributions, score in zip(whole, scores, strict=True):
+        torch.testing.assert_close(score, attributions.amax((2, 3)), rtol=1e-9, atol=1e-13)
     torch.testing.assert_close(same, deltas)
 
 
@@ -70,17 +70,18 @@ def test_with_every_path_and_baseline(path, multiply, baseline, monkeypatch):
 def test_the_strongest_pairs(block, k, monkeypatch):
     c = case(BERT, batch=2)
     layer = attention_layers(c.model)[1]
-    shares = attribute(c, layers=layer)
+    attributions = attribute(c, layers=layer)
     monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
     pairs = attribute(c, layers=layer, reduce=TopPairs(k))
     assert isinstance(pairs, Pairs)
-    count = min(k, shares[0].numel())
+    count = min(k, attributions[0].numel())
     assert all(column.shape == (2, count) for column in pairs)
+    assert pairs.shares is pairs.attributions  # the former name
     for example in range(2):
         heads, queries, keys = (column[example] for column in pairs[1:])
-        torch.testing.assert_close(shares[example][heads, queries, keys], pairs.shares[example])
-        strongest = shares[example].abs().flatten().sort(descending=True).values[:count]
-        torch.testing.assert_close(pairs.shares[example].abs(), strongest)
+        torch.testing.assert_close(attributions[example][heads, queries, keys], pairs.attributions[example])
+        strongest = attributions[example].abs().flatten().sort(descending=True).values[:count]
+        torch.testing.assert_close(pairs.attributions[example].abs(), strongest)
         assert len(set(zip(heads.tolist(), queries.tolist(), keys.tolist()))) == count
 
 
@@ -98,11 +99,11 @@ def test_one_layer_gives_one_result_and_a_list_a_list():
 def test_with_a_tolerance(path):
     c = case(BERT, batch=3)
     whole = attribute(c, path, tolerance=1e-3, n_steps=60)
-    for shares, (largest, pairs) in zip(
+    for attributions, (largest, pairs) in zip(
         whole, attribute(c, path, tolerance=1e-3, n_steps=60, reduce=("max", TopPairs(3))), strict=True
     ):
-        torch.testing.assert_close(largest, shares.amax((2, 3)), rtol=1e-9, atol=1e-13)
-        torch.testing.assert_close(pairs.shares[:, 0].abs(), shares.abs().flatten(1).amax(1))
+        torch.testing.assert_close(largest, attributions.amax((2, 3)), rtol=1e-9, atol=1e-13)
+        torch.testing.assert_close(pairs.attributions[:, 0].abs(), attributions.abs().flatten(1).amax(1))
 
 
 class LargestTensor(TorchDispatchMode):

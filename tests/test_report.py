@@ -123,8 +123,8 @@ def test_the_page_holds_the_trees():
     assert counts[0] > counts[-1]
 
 
-def test_a_page_of_layerwise_shares_asks_no_one_for_attention(recwarn):
-    packing.sentence(made(4))  # the page itself says what such shares are
+def test_a_page_of_layerwise_attributions_asks_no_one_for_attention(recwarn):
+    packing.sentence(made(4))  # the page itself says what such attributions are
     assert not recwarn.list
 
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_written_is_said(tmp_path):
     ("given", "error", "message"),
     [
         ([], ValueError, "at least one explanation, got an empty list"),
-        ([None], TypeError, r"as explain\(\) gives them; got a NoneType"),
+        ([None], TypeError, r"as explain\(\) returns them; got a NoneType"),
         ("A film.", TypeError, "got a str"),
     ],
 )

@@ -27,9 +27,9 @@ HOSTILE = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script></
 
 def assert_shows(page, explanation, layer=None, head=None):
     layers, heads = (slice(None) if one is None else slice(one, one + 1) for one in (layer, head))
-    shares, attention = (m[layers, heads].double() for m in (explanation.attributions, explanation.attention))
+    attributions, attention = (m[layers, heads].double() for m in (explanation.attributions, explanation.attention))
     bound = 1e-4 * float(explanation.attributions.abs().max())
-    torch.testing.assert_close(map_of(page, "shares").double(), shares.sum((0, 1)), rtol=0, atol=bound)
+    torch.testing.assert_close(map_of(page, "shares").double(), attributions.sum((0, 1)), rtol=0, atol=bound)
     torch.testing.assert_close(map_of(page, "attention").double(), attention.mean((0, 1)), rtol=0, atol=1e-4)
 
 
@@ -68,7 +68,7 @@ def test_the_page_opens_on_everything(tab, explanation):
     assert len(cells["row"]) == LAYERS * HEADS
 
 
-def test_the_map_on_the_screen_has_the_colours_of_the_shares(tab, explanation):
+def test_the_map_on_the_screen_has_the_colours_of_the_attributions(tab, explanation):
     page = tab(explanation)
     scores = explanation.pair_scores()
     strongest = int(scores.abs().argmax())
@@ -130,8 +130,8 @@ def test_a_token_lights_its_partners_and_the_heads_between_them(tab, explanation
     assert colours_of_tokens(page) == [rgb(part) for part in (partners / partners.abs().max()).tolist()]
     name = explanation.token_names[2]
     assert all(name in pair.split(" \u2192 ") for pair in page.locator("#pairs span:first-child").all_inner_texts())
-    shares = explanation.attributions
-    through = shares[:, :, 2].sum(-1) + shares[:, :, :, 2].sum(-1) - shares[:, :, 2, 2]
+    attributions = explanation.attributions
+    through = attributions[:, :, 2].sum(-1) + attributions[:, :, :, 2].sum(-1) - attributions[:, :, 2, 2]
     drawn = [float(says.split()[-1].replace("\u2212", "-")) for says in data(page, "heads source")["says"]]
     torch.testing.assert_close(torch.tensor(drawn), through.flatten(), rtol=0, atol=1e-3)
     page.click("#tokens button >> nth=2")
@@ -162,10 +162,12 @@ def test_pointing_at_a_pair_names_it_and_a_click_chooses_its_row(tab, explanatio
     page = tab(explanation)
     page.mouse.move(*place_of(page, "attention", 3, 1))
     ready(page)
-    names, share = explanation.token_names, float(explanation.pair_scores()[1, 3])
+    names, attribution = explanation.token_names, float(explanation.pair_scores()[1, 3])
     words = page.inner_text("#pair")
-    assert words.startswith(f"{names[1]} \u2192 {names[3]} share ")
-    assert float(words.split("share ")[1].split(",")[0].replace("\u2212", "-")) == pytest.approx(share, abs=1e-3)
+    assert words.startswith(f"{names[1]} \u2192 {names[3]} attribution ")
+    assert float(words.split("attribution ")[1].split(",")[0].replace("\u2212", "-")) == pytest.approx(
+        attribution, abs=1e-3
+    )
     assert words.endswith(f"attention {float(explanation.attention[:, :, 1, 3].mean()):.3f}")
     click(page, "shares", 3, 1)
     assert presses(page) == [place == 1 for place in range(COUNT)]
@@ -196,14 +198,14 @@ def test_the_tree_is_the_attribution_tree_at_each_threshold(tab, explanation):
         assert edges["y0"] == [rows[edge.layer] + 1 for edge in tree.edges]
         assert [round(x) for x in edges["x0"]] == [ranks[edge.query] for edge in tree.edges]
         assert edges["x1"] == [ranks[edge.key] for edge in tree.edges]
-        assert edges["colour"] == ["#542788" if edge.share > 0 else "#b35806" for edge in tree.edges]
-        sizes = [abs(edge.share) for edge in tree.edges]
+        assert edges["colour"] == ["#542788" if edge.attribution > 0 else "#b35806" for edge in tree.edges]
+        sizes = [abs(edge.attribution) for edge in tree.edges]
         np.testing.assert_allclose(edges["width"], np.array(sizes) * edges["width"][0] / sizes[0], atol=0.5)
         written = zip(nodes["raises"], nodes["lowers"], strict=True)
         numbers = dict(zip(nodes["token"], map("".join, written), strict=True))
         assert numbers.pop(tree.nodes[0]) == ""
         for edge in tree.edges:
-            assert float(numbers[edge.key].replace("\u2212", "-")) == pytest.approx(edge.share, abs=6e-5)
+            assert float(numbers[edge.key].replace("\u2212", "-")) == pytest.approx(edge.attribution, abs=6e-5)
         assert f"those of less than {name} of the total" in page.inner_text("#tree-hint")
         page.keyboard.press("ArrowRight")
     top = data(page, "nodes source")
@@ -213,10 +215,10 @@ def test_the_tree_is_the_attribution_tree_at_each_threshold(tab, explanation):
 
 
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
-def test_the_page_says_that_layerwise_shares_do_not_add_up(tab, explanation, path):
+def test_the_page_says_that_layerwise_attributions_do_not_add_up(tab, explanation, path):
     deltas = torch.zeros(1 if path == "joint" else LAYERS)
     page = tab(replace(explanation, delta=deltas, settings={"output": "logit", "path": path}))
-    note = "These are layerwise shares: each layer\u2019s are shares of another difference."
+    note = "These are layerwise attributions, which do not add up over layers."
     assert (note in page.inner_text("#tree-hint")) == (path == "layerwise")
 
 
@@ -302,7 +304,7 @@ def test_in_a_notebook_s_frame_it_works_as_well(browser, explanation):
 
 @pytest.fixture(scope="module")
 def large():
-    """As BERT-base with 128 tokens: most attention on few tokens, most shares small."""
+    """As BERT-base with 128 tokens: most attention on few tokens, most attributions small."""
     explanation = made(128, layers=12, heads=12)
     attention = (3 * explanation.attributions).softmax(-1)
     return replace(explanation, attributions=1e-3 * explanation.attributions**3, attention=attention)

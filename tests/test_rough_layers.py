@@ -24,9 +24,9 @@ def test_the_lowest_layer_of_a_model_with_a_sink():
     how = {"target": 1, "additional_forward_args": c.mask, "tolerance": 1e-3}
     assert rough_layers(c.forward, layers, c.inputs, n_steps=24, **how) == layers[:1]
     method = SelfAttentionAttribution(c.forward, layers[1:], path="joint")
-    shares, delta = method.attribute(c.inputs, n_steps=24, return_convergence_delta=True, **how)
+    attributions, delta = method.attribute(c.inputs, n_steps=24, return_convergence_delta=True, **how)
     assert bool(method.convergence.converged.all())
-    norm = torch.stack([layer.flatten(1).norm(dim=1) for layer in shares]).norm(dim=0)
+    norm = torch.stack([layer.flatten(1).norm(dim=1) for layer in attributions]).norm(dim=0)
     assert bool((delta.abs() <= 1e-3 * norm + 1e-9).all())
 
 

@@ -22,7 +22,7 @@ def demo():
     return load_demo()
 
 
-def shares_of(model: nn.Module, sentence: str, target: int = 1, n_steps: int = 6, **options):
+def attributions_of(model: nn.Module, sentence: str, target: int = 1, n_steps: int = 6, **options):
     def forward(ids: Tensor) -> Tensor:
         return model(ids).logits.softmax(-1)
 
@@ -33,8 +33,11 @@ def shares_of(model: nn.Module, sentence: str, target: int = 1, n_steps: int = 6
 
 
 def likeness(one: list[Tensor], other: list[Tensor]) -> float:
-    """Strength of the rank correlation of all shares."""
-    ranks = [torch.cat([share.flatten() for share in shares]).argsort().argsort().double() for shares in (one, other)]
+    """Strength of the rank correlation of all attributions."""
+    ranks = [
+        torch.cat([attribution.flatten() for attribution in attributions]).argsort().argsort().double()
+        for attributions in (one, other)
+    ]
     return abs(float(torch.corrcoef(torch.stack(ranks))[0, 1]))
 
 
@@ -46,17 +49,17 @@ def drawn_anew(module: nn.Module, generator: torch.Generator) -> None:
 
 
 def test_model_randomisation_from_the_top_down():
-    """Adebayo et al., NeurIPS 2018: what is learnt must matter; all drawn anew, nothing of the shares is left."""
+    """Adebayo et al., NeurIPS 2018: what is learnt must matter; all drawn anew, nothing of the attributions is left."""
     trained, generator = demo()[0], torch.Generator().manual_seed(0)
     model = copy.deepcopy(trained)
-    clean = [shares_of(trained, sentence) for sentence in SENTENCES]
+    clean = [attributions_of(trained, sentence) for sentence in SENTENCES]
     steps = [[model.classifier, model.bert.pooler, *model.bert.encoder.layer[3:]],
              [*model.bert.encoder.layer[:3], model.bert.embeddings]]  # fmt: skip
     found = []
     for parts in steps:
         for part in parts:
             drawn_anew(part, generator)
-        alike = [likeness(one, shares_of(model, sentence)) for one, sentence in zip(clean, SENTENCES)]
+        alike = [likeness(one, attributions_of(model, sentence)) for one, sentence in zip(clean, SENTENCES)]
         found.append(sum(alike) / len(alike))
     assert max(found) < 0.25
     assert found[-1] < 0.1
@@ -90,9 +93,9 @@ def test_label_randomisation_and_another_seed():
     """Models of two seeds lean on the same pairs more than models of true and of shuffled labels do."""
     alike = {"seed": [], "labels": []}
     for text, _ in load_reviews()[:8]:
-        clean = pair_scores(shares_of(tiny(0), text))
+        clean = pair_scores(attributions_of(tiny(0), text))
         for name, model in (("seed", tiny(1)), ("labels", tiny(0, shuffled=True))):
-            pair = torch.stack([clean.flatten(), pair_scores(shares_of(model, text)).flatten()])
+            pair = torch.stack([clean.flatten(), pair_scores(attributions_of(model, text)).flatten()])
             alike[name].append(float(torch.corrcoef(pair)[0, 1]))
     means = {name: sum(values) / len(values) for name, values in alike.items()}
     assert means["seed"] > means["labels"] + 0.2
@@ -101,9 +104,9 @@ def test_label_randomisation_and_another_seed():
 
 def test_completeness_of_every_layer():
     for sentence in SENTENCES:
-        shares, deltas = shares_of(demo()[0], sentence, n_steps=20, return_convergence_delta=True)
-        for share, delta in zip(shares, deltas):
-            assert abs(float(delta)) < 1e-2 * float(share.norm())
+        attributions, deltas = attributions_of(demo()[0], sentence, n_steps=20, return_convergence_delta=True)
+        for attribution, delta in zip(attributions, deltas):
+            assert abs(float(delta)) < 1e-2 * float(attribution.norm())
 
 
 def test_the_baseline_matters():
@@ -111,9 +114,9 @@ def test_the_baseline_matters():
     sentence = SENTENCES[2]
     ids = tokenizer(sentence, return_tensors="pt")["input_ids"]
     blank = torch.where(ids > tokenizer.sep_token_id, tokenizer.pad_token_id, ids)
-    zero = shares_of(model, sentence)
+    zero = attributions_of(model, sentence)
     for options in ({"attention_baselines": "uniform"}, {"baselines": blank}):
-        other, deltas = shares_of(model, sentence, n_steps=20, return_convergence_delta=True, **options)
+        other, deltas = attributions_of(model, sentence, n_steps=20, return_convergence_delta=True, **options)
         assert likeness(zero, other) < 0.8
         assert max(float(delta.abs()) for delta in deltas) < 1e-2
 
@@ -122,15 +125,15 @@ def test_padding_and_the_order_of_a_batch_change_nothing():
     model, tokenizer = demo()
     model = copy.deepcopy(model).double()
 
-    def of(sentences):
+    def attributed(sentences):
         batch = tokenizer(sentences, padding=True, return_tensors="pt")
         method = SelfAttentionAttribution(lambda i, m: model(i, m).logits.softmax(-1), attention_layers(model))
         return method.attribute(
             batch["input_ids"], target=1, additional_forward_args=batch["attention_mask"], n_steps=3
         )
 
-    together, turned = of(SENTENCES), of(SENTENCES[::-1])
-    alone = of(SENTENCES[:1])
+    together, turned = attributed(SENTENCES), attributed(SENTENCES[::-1])
+    alone = attributed(SENTENCES[:1])
     for one, other, single in zip(together, turned, alone):
         torch.testing.assert_close(one, other.flip(0), rtol=1e-9, atol=1e-14)
         expected = torch.zeros_like(one[0])
@@ -141,7 +144,7 @@ def test_padding_and_the_order_of_a_batch_change_nothing():
 
 @pytest.mark.parametrize("sentence", SENTENCES)
 def test_without_the_most_negative_edges_the_target_is_more_probable(sentence):
-    """In log-odds, as these sentences are near certainty; a layer's shares speak for that layer alone."""
+    """In log-odds, as these sentences are near certainty; a layer's attributions speak for that layer alone."""
     model, tokenizer = demo()
     ids = tokenizer(sentence, return_tensors="pt")["input_ids"]
 
@@ -150,11 +153,11 @@ def test_without_the_most_negative_edges_the_target_is_more_probable(sentence):
 
     target = int(forward(ids).argmax())
     removal = EdgeRemoval(forward, attention_layers(model), ids, target=target)
-    shares = shares_of(model, sentence, target)
+    attributions = attributions_of(model, sentence, target)
 
     def change(order: str) -> float:
-        layers = [removal.within(layer) for layer in range(len(shares))]
-        odds = torch.cat([deletion_curve(layer, shares, [0.1], order=order).outputs for layer in layers]).logit()
+        layers = [removal.within(layer) for layer in range(len(attributions))]
+        odds = torch.cat([deletion_curve(layer, attributions, [0.1], order=order).outputs for layer in layers]).logit()
         return float((odds[:, 1] - odds[:, 0]).mean())
 
     assert change("least") > 0.01

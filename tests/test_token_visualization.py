@@ -93,8 +93,8 @@ def test_records_of_layer_integrated_gradients_stand_in_the_same_table(capsys):
     text = "A warm, funny film."
     ids = tokenizer(text, return_tensors="pt")["input_ids"]
     lig = LayerIntegratedGradients(lambda ids: model(ids).logits.softmax(-1), model.bert.embeddings)
-    shares, delta = lig.attribute(ids, torch.zeros_like(ids), target=1, n_steps=8, return_convergence_delta=True)
-    words = shares.sum(-1)[0]
+    attributions, delta = lig.attribute(ids, torch.zeros_like(ids), target=1, n_steps=8, return_convergence_delta=True)
+    words = attributions.sum(-1)[0]
     other = visualization.VisualizationDataRecord(
         words / words.norm(), 0.9, "positive", "positive", "positive", words.sum(),
         tokenizer.convert_ids_to_tokens(ids[0]), delta,
@@ -146,25 +146,25 @@ def test_records_that_cannot_be_made_are_refused(change, error, message):
         (4, 2, "layer 4, head 2"),
     ],
 )
-def test_the_map_is_the_shares_that_were_asked_for(count, layer, head, where):
+def test_the_map_is_the_attributions_that_were_asked_for(count, layer, head, where):
     explanation = replace(made(count), layers=[1, 4, 7])
     _, axes = visualize_token_pairs(explanation, layer, head)
-    shares = explanation.attributions
-    shares = shares if layer is None else shares[[[1, 4, 7].index(layer)]]
-    shares = shares if head is None else shares[:, [head]]
-    np.testing.assert_allclose(axes.images[0].get_array(), shares.sum((0, 1)).numpy(), rtol=1e-6, atol=1e-6)
+    attributions = explanation.attributions
+    attributions = attributions if layer is None else attributions[[[1, 4, 7].index(layer)]]
+    attributions = attributions if head is None else attributions[:, [head]]
+    np.testing.assert_allclose(axes.images[0].get_array(), attributions.sum((0, 1)).numpy(), rtol=1e-6, atol=1e-6)
     assert labels(axes.get_xticklabels()) == labels(axes.get_yticklabels()) == explanation.tokens
-    assert axes.get_title() == f"Share of each token pair in the probability of 'good', {where}"
+    assert axes.get_title() == f"Attribution of each token pair for the probability of 'good', {where}"
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("query: the token that looks", "key: the token looked at")
 
 
 @pytest.mark.parametrize(
     ("normalize", "unit"),
     [
-        (None, "share, probability"),
-        ("max", "share / largest magnitude"),
-        ("l1", "share / sum of magnitudes"),
-        ("l2", "share / norm"),
+        (None, "attribution, probability"),
+        ("max", "attribution / largest magnitude"),
+        ("l1", "attribution / sum of magnitudes"),
+        ("l2", "attribution / norm"),
     ],
 )
 def test_white_is_zero_and_the_colour_bar_is_in_the_unit_of_what_is_drawn(normalize, unit):

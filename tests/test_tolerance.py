@@ -175,7 +175,7 @@ def test_rounding_of_half_precision_does_not_use_up_the_steps(demo, dtype):
     assert method.convergence.evaluations.double().mean() < 5
 
 
-def test_what_has_no_share_at_all_converges():
+def test_what_has_no_attribution_at_all_converges():
     c = case(BERT)
     method = SelfAttentionAttribution(lambda i, m: c.forward(i, m) * 0 + 1, attention_layers(c.model))
     found = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, tolerance=0.01)

@@ -15,7 +15,7 @@ import tokenizers as tk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_attributions import attributions, links, taus
+from made_attributions import links, random_attributions, taus
 from made_explanations import made
 from tiny_classifiers import bert, byte_level, gpt2, roberta
 
@@ -64,16 +64,16 @@ def in_words(attributions, tau, root):
 
 
 @settings(max_examples=100, deadline=None)
-@given(attributions(most_tokens=7), st.floats(0, 0.3), roots)
-def test_it_is_grown_by_the_largest_looks_first(shares, tau, root):
-    assert links(AttributionTree(shares, tau=tau, root=root)) == in_words(shares.tolist(), tau, root)[0]
+@given(random_attributions(most_tokens=7), st.floats(0, 0.3), roots)
+def test_it_is_grown_by_the_largest_looks_first(attributions, tau, root):
+    assert links(AttributionTree(attributions, tau=tau, root=root)) == in_words(attributions.tolist(), tau, root)[0]
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, roots, st.sampled_from([0.0, 0.3]))
-def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(shares, tau, root, penalty):
-    tree = AttributionTree(shares, tau=tau, root=root, penalty=penalty)
-    hung = {tree.nodes[0]: len(shares)}
+@given(random_attributions(), taus, roots, st.sampled_from([0.0, 0.3]))
+def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(attributions, tau, root, penalty):
+    tree = AttributionTree(attributions, tau=tau, root=root, penalty=penalty)
+    hung = {tree.nodes[0]: len(attributions)}
     for edge in tree.edges:
         assert edge.layer < hung[edge.query]
         assert edge.key not in hung
@@ -84,12 +84,12 @@ def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_pa
 
 
 @settings(max_examples=100, deadline=None)
-@given(attributions(), taus, st.sampled_from([0, -1]), st.sampled_from([0.0, 0.3]))
+@given(random_attributions(), taus, st.sampled_from([0, -1]), st.sampled_from([0.0, 0.3]))
 def test_the_strongest_look_of_the_root_and_the_strongest_of_its_row_in_the_map_are_always_in_it(
-    shares, tau, root, penalty
+    attributions, tau, root, penalty
 ):
-    tree = AttributionTree(shares, tau=tau, root=root, penalty=penalty)
-    row = shares.sum(1)[:, tree.root].clone()
+    tree = AttributionTree(attributions, tau=tau, root=root, penalty=penalty)
+    row = attributions.sum(1)[:, tree.root].clone()
     row[:, tree.root] = 0
     taken = {(edge.layer, edge.key) for edge in tree.edges if edge.query == tree.root}
     assert bool(row.any()) == bool(tree.edges)
@@ -103,39 +103,42 @@ def test_the_strongest_look_of_the_root_and_the_strongest_of_its_row_in_the_map_
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, roots)
-def test_scores_are_parts_of_the_total_and_none_is_below_the_threshold(shares, tau, root):
-    tree = AttributionTree(shares, tau=tau, root=root)
-    assert tree.total == pytest.approx(float(token_scores(shares).abs().sum()))
-    always = in_words(shares.tolist(), tau, root)[1]
+@given(random_attributions(), taus, roots)
+def test_scores_are_parts_of_the_total_and_none_is_below_the_threshold(attributions, tau, root):
+    tree = AttributionTree(attributions, tau=tau, root=root)
+    assert tree.total == pytest.approx(float(token_scores(attributions).abs().sum()))
+    always = in_words(attributions.tolist(), tau, root)[1]
     for place, edge in enumerate(tree.edges):
-        assert edge.share == pytest.approx(float(shares.sum(1)[edge.layer, edge.query, edge.key]))
-        assert edge.score * tree.total == pytest.approx(edge.share)
+        assert edge.attribution == pytest.approx(float(attributions.sum(1)[edge.layer, edge.query, edge.key]))
+        assert edge.score * tree.total == pytest.approx(edge.attribution)
+        assert edge.share == edge.attribution  # the former name
         assert place < always or abs(edge.score) >= tau * (1 - 1e-12)
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), st.floats(0, 0.3), roots, st.integers(-40, 40))
-def test_in_another_unit_and_for_the_other_side_it_is_the_same_tree(shares, tau, root, power):
-    tree = AttributionTree(shares, tau=tau, root=root)
+@given(random_attributions(), st.floats(0, 0.3), roots, st.integers(-40, 40))
+def test_in_another_unit_and_for_the_other_side_it_is_the_same_tree(attributions, tau, root, power):
+    tree = AttributionTree(attributions, tau=tau, root=root)
     for factor in (2.0**power, -(2.0**power)):  # exact in floating point
-        other = AttributionTree(shares * factor, tau=tau, root=root)
+        other = AttributionTree(attributions * factor, tau=tau, root=root)
         assert links(other) == links(tree)
-        assert [edge.share for edge in other.edges] == [edge.share * factor for edge in tree.edges]
+        assert [edge.attribution for edge in other.edges] == [edge.attribution * factor for edge in tree.edges]
         assert [edge.score for edge in other.edges] == [edge.score * factor / abs(factor) for edge in tree.edges]
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, taus, roots)
-def test_with_a_higher_threshold_it_is_the_beginning_of_what_it_was(shares, one, other, root):
-    few, many = (AttributionTree(shares, tau=tau, root=root) for tau in (max(one, other), min(one, other)))
+@given(random_attributions(), taus, taus, roots)
+def test_with_a_higher_threshold_it_is_the_beginning_of_what_it_was(attributions, one, other, root):
+    few, many = (AttributionTree(attributions, tau=tau, root=root) for tau in (max(one, other), min(one, other)))
     assert few.edges == many.edges[: len(few.edges)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), st.floats(0, 0.1), st.floats(0, 0.5), st.floats(0, 0.5), roots)
-def test_with_a_higher_penalty_it_is_a_part_of_what_it_was(shares, tau, one, other, root):
-    small, large = (AttributionTree(shares, tau=tau, root=root, penalty=p) for p in (max(one, other), min(one, other)))
+@given(random_attributions(), st.floats(0, 0.1), st.floats(0, 0.5), st.floats(0, 0.5), roots)
+def test_with_a_higher_penalty_it_is_a_part_of_what_it_was(attributions, tau, one, other, root):
+    small, large = (
+        AttributionTree(attributions, tau=tau, root=root, penalty=p) for p in (max(one, other), min(one, other))
+    )
     assert set(small.edges) <= set(large.edges)
     assert large.objective >= sum(abs(edge.score) - large.penalty for edge in small.edges) - 1e-12
 
@@ -150,12 +153,14 @@ def test_a_sentence_whose_strongest_look_the_paper_misses():
     assert divmod(strongest, len(pairs)) == (0, explanation.tokens.index("poor"))
     assert (tree.edges[0].query, tree.edges[0].key) == divmod(strongest, len(pairs))
     assert (tree.edges[0].layer, tree.tokens[tree.root]) == (5, "[CLS]")
-    assert tree.edges[0].share == max(edge.share for edge in tree.edges) > 0.3
+    assert tree.edges[0].attribution == max(edge.attribution for edge in tree.edges) > 0.3
     assert "interesting" not in [tree.tokens[node] for node in tree.nodes]
-    assert min(abs(edge.share) for edge in tree.edges) >= 0.02 * tree.total
+    assert min(abs(edge.attribution) for edge in tree.edges) >= 0.02 * tree.total
     drawn = widths(tree.edges)
     np.testing.assert_allclose(
-        [width / drawn[0] for width in drawn], [abs(edge.share / tree.edges[0].share) for edge in tree.edges], rtol=1e-9
+        [width / drawn[0] for width in drawn],
+        [abs(edge.attribution / tree.edges[0].attribution) for edge in tree.edges],
+        rtol=1e-9,
     )
     # Nothing speaks against the output here to speak of: the total is what all attention together is worth, and a bit.
     assert tree.total == pytest.approx(float(explanation.attributions.sum()), rel=0.06)
@@ -163,19 +168,19 @@ def test_a_sentence_whose_strongest_look_the_paper_misses():
 
 def worked(**options):
     """[CLS] it not bad [SEP] in three layers of two heads, the sums over heads written out."""
-    shares = torch.zeros(3, 2, 5, 5)
-    shares[2, :, 0, 3], shares[2, :, 0, 1] = 0.2, -0.1
-    shares[1, :, 3, 2], shares[1, :, 1, 2], shares[1, 0, 0, 4] = 0.05, 0.15, 0.01
-    shares[0, 0, 1, 3], shares[0, 1, 2, 4], shares[0, :, 4, 0] = 0.9, -0.02, 0.01
-    return AttributionTree(shares, ["[CLS]", "it", "not", "bad", "[SEP]"], **options)
+    attributions = torch.zeros(3, 2, 5, 5)
+    attributions[2, :, 0, 3], attributions[2, :, 0, 1] = 0.2, -0.1
+    attributions[1, :, 3, 2], attributions[1, :, 1, 2], attributions[1, 0, 0, 4] = 0.05, 0.15, 0.01
+    attributions[0, 0, 1, 3], attributions[0, 1, 2, 4], attributions[0, :, 4, 0] = 0.9, -0.02, 0.01
+    return AttributionTree(attributions, ["[CLS]", "it", "not", "bad", "[SEP]"], **options)
 
 
 def test_a_tree_worked_out_by_hand():
     tree = worked(root=0)
     assert (tree.root, tree.top, tree.nodes) == (0, 3, [0, 3, 1, 2])
-    # The largest share, it -> bad in layer 0, comes too late: [CLS] looks at bad itself.
+    # The largest attribution, it -> bad in layer 0, comes too late: [CLS] looks at bad itself.
     assert links(tree) == [(2, 0, 3), (2, 0, 1), (1, 1, 2)]
-    np.testing.assert_allclose([edge.share for edge in tree.edges], [0.4, -0.2, 0.3], rtol=1e-6)
+    np.testing.assert_allclose([edge.attribution for edge in tree.edges], [0.4, -0.2, 0.3], rtol=1e-6)
     assert tree.total == pytest.approx(0.02 + 0.2 + 0.4 + 1.3 + 0.01)
     np.testing.assert_allclose([edge.score * tree.total for edge in tree.edges], [0.4, -0.2, 0.3], rtol=1e-6)
     assert links(worked(root=0, tau=0.01))[3:] == [(0, 2, 4)]
@@ -192,24 +197,24 @@ def test_a_tree_worked_out_by_hand():
 
 
 def test_of_what_the_root_takes_most_over_all_layers_it_takes_in_the_layer_where_it_takes_most():
-    shares = torch.zeros(3, 1, 4, 4)
-    shares[2, 0, 0, 1] = 0.5
-    shares[1, 0, 1, 2] = 0.9  # would take 2 before the root does
-    shares[2, 0, 0, 2], shares[1, 0, 0, 2], shares[0, 0, 0, 2] = 0.2, 0.3, 0.2
-    assert links(AttributionTree(shares, root=0)) == [(2, 0, 1), (1, 0, 2)]
+    attributions = torch.zeros(3, 1, 4, 4)
+    attributions[2, 0, 0, 1] = 0.5
+    attributions[1, 0, 1, 2] = 0.9  # would take 2 before the root does
+    attributions[2, 0, 0, 2], attributions[1, 0, 0, 2], attributions[0, 0, 0, 2] = 0.2, 0.3, 0.2
+    assert links(AttributionTree(attributions, root=0)) == [(2, 0, 1), (1, 0, 2)]
 
 
-def test_no_share_at_all_is_a_tree_of_its_root():
+def test_no_attribution_at_all_is_a_tree_of_its_root():
     tree = AttributionTree(torch.zeros(3, 2, 4, 4))
     assert (tree.edges, tree.nodes, tree.top, tree.total) == ([], [0], 0, 0)
 
 
-def test_shares_that_cancel_out_have_a_total_of_zero_and_a_tree():
-    shares = torch.zeros(2, 1, 3, 3)
-    shares[1, 0, 0, 1], shares[0, 0, 2, 1] = 0.5, -0.5
-    tree = AttributionTree(shares)
+def test_attributions_that_cancel_out_have_a_total_of_zero_and_a_tree():
+    attributions = torch.zeros(2, 1, 3, 3)
+    attributions[1, 0, 0, 1], attributions[0, 0, 2, 1] = 0.5, -0.5
+    tree = AttributionTree(attributions)
     assert (tree.total, links(tree)) == (0, [(1, 0, 1)])
-    assert (tree.edges[0].score, tree.edges[0].share) == (0, 0.5)
+    assert (tree.edges[0].score, tree.edges[0].attribution) == (0, 0.5)
 
 
 def test_layers_of_a_layerwise_explanation_are_on_one_scale_too_and_that_is_said():
@@ -217,7 +222,7 @@ def test_layers_of_a_layerwise_explanation_are_on_one_scale_too_and_that_is_said
     with pytest.warns(UserWarning, match=r"path='joint'.*scale='layer'"):
         tree = AttributionTree(layerwise)
     assert tree.edges == AttributionTree(layerwise.attributions).edges
-    note = "layerwise shares: those of different layers are shares of different differences"
+    note = "layerwise attributions, which do not add up over layers"
     assert tree.to_text().splitlines()[-1] == note
     assert any(note in text.get_text() for text in tree.plot()[1].texts)
     with warnings.catch_warnings():
@@ -228,19 +233,24 @@ def test_layers_of_a_layerwise_explanation_are_on_one_scale_too_and_that_is_said
         assert not any(note in text.get_text() for text in tree.plot()[1].texts)
 
 
-def test_the_picture_says_what_the_shares_are_shares_of():
+def test_the_picture_says_what_the_attributions_are_for():
     explanation = replace(made(6), settings=JOINT)
     titles = [text.get_text() for text in AttributionTree(explanation).plot()[1].texts]
-    assert "What flows to [CLS]: shares in the probability of 'good'" in titles
+    assert "What flows to [CLS]: attributions for the probability of 'good'" in titles
     alone = replace(explanation, labels=["LABEL_0"], probabilities=torch.tensor([0.5]), target=0)
     titles = [text.get_text() for text in AttributionTree(alone).plot()[1].texts]
-    assert "What flows to [CLS]: shares in the output" in titles
+    assert "What flows to [CLS]: attributions for the output" in titles
 
 
 def test_a_list_of_layers_one_head_or_a_batch_of_one_make_the_same_tree():
-    shares = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    tree = AttributionTree(shares)
-    for other in (list(shares), shares.sum(1, keepdim=True), shares[:, None], shares.clone().requires_grad_()):
+    attributions = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tree = AttributionTree(attributions)
+    for other in (
+        list(attributions),
+        attributions.sum(1, keepdim=True),
+        attributions[:, None],
+        attributions.clone().requires_grad_(),
+    ):
         again = AttributionTree(other)
         assert links(again) == links(tree)
 
@@ -308,15 +318,15 @@ def test_networkx_gets_everything():
     graph = tree.to_networkx()
     assert [graph.nodes[node]["token"] for node in graph] == [tree.tokens[node] for node in tree.nodes]
     assert {(q, k): tuple(data.values()) for q, k, data in graph.edges(data=True)} == {
-        (e.query, e.key): (e.layer, e.score, e.share) for e in tree.edges
+        (e.query, e.key): (e.layer, e.score, e.attribution) for e in tree.edges
     }
 
 
 def test_the_text_is_an_indented_tree_with_the_numbers_below_each_other():
-    shares = torch.zeros(3, 1, 4, 4)
-    shares[2, 0, 0, 2] = -0.5
-    shares[1, 0, 2, 1], shares[1, 0, 2, 3] = 0.25, 0.015
-    text = AttributionTree(shares, ["[CLS]", "fun", "ny\n", "fun"], layers=[3, 4, 5], root=0, tau=0.01).to_text()
+    attributions = torch.zeros(3, 1, 4, 4)
+    attributions[2, 0, 0, 2] = -0.5
+    attributions[1, 0, 2, 1], attributions[1, 0, 2, 3] = 0.25, 0.015
+    text = AttributionTree(attributions, ["[CLS]", "fun", "ny\n", "fun"], layers=[3, 4, 5], root=0, tau=0.01).to_text()
     assert text.splitlines() == [
         "╙── [CLS]",
         "    └── ny       layer 5  -0.500   65% of the total",
@@ -328,8 +338,8 @@ def test_the_text_is_an_indented_tree_with_the_numbers_below_each_other():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pydot")
 @pytest.mark.parametrize("token", ['say "hi"', "back\\slash", "<b>", "two\nlines", "->", "{}[];", "\\", "naïve 你好"])
 def test_graphviz_gets_everything_whatever_the_tokens_hold(token):
-    shares = made(9).attributions
-    tree = AttributionTree(shares, [token] * 9, tau=0.01, segments=[0] * 5 + [1] * 4)
+    attributions = made(9).attributions
+    tree = AttributionTree(attributions, [token] * 9, tau=0.01, segments=[0] * 5 + [1] * 4)
     [graph] = pydot.graph_from_dot_data(tree.to_dot())
     words = {node.get_name(): node.get_label() for node in graph.get_nodes() if node.get_name().isdecimal()}
     assert words.keys() == {str(node) for node in tree.nodes}
@@ -338,10 +348,10 @@ def test_graphviz_gets_everything_whatever_the_tokens_hold(token):
     assert found.keys() == {(edge.query, edge.key) for edge in tree.edges}
     for edge, width in zip(tree.edges, widths(tree.edges)):
         drawn = found[edge.query, edge.key]
-        layer, share = drawn.get_label().strip('"').removeprefix("layer ").split(", ")
-        assert (int(layer), float(share)) == (edge.layer, pytest.approx(edge.share, abs=0.006))
+        layer, attribution = drawn.get_label().strip('"').removeprefix("layer ").split(", ")
+        assert (int(layer), float(attribution)) == (edge.layer, pytest.approx(edge.attribution, abs=0.006))
         assert float(drawn.get("penwidth")) == pytest.approx(width, abs=0.01)
-        assert drawn.get("color") == f'"{FOR if edge.share > 0 else AGAINST}"'
+        assert drawn.get("color") == f'"{FOR if edge.attribution > 0 else AGAINST}"'
         assert (drawn.get_style() == "dashed") == (edge in tree.crossing_edges)
 
 
@@ -360,7 +370,7 @@ def test_graphviz_gets_everything_whatever_the_tokens_hold(token):
         ({"layers": [0, 1]}, "Got 2 layers for attributions of 3"),
         ({"layers": [2, 1, 0]}, "from the lowest to the top one"),
         ({"segments": [0]}, "Got 1 segments"),
-        ({"attributions": torch.zeros(3, 2, 4, 6, 6)}, "take one text"),
+        ({"attributions": torch.zeros(3, 2, 4, 6, 6)}, "select one text"),
         ({"attributions": torch.zeros(3, 2, 6, 5)}, "one text's attributions"),
         ({"attributions": torch.zeros(3, 2, 1, 1)}, "at least two tokens"),
         ({"attributions": torch.full((3, 2, 6, 6), torch.nan)}, "NaN"),

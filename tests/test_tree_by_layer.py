@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_attributions import attributions, links, taus
+from made_attributions import links, random_attributions, taus
 
 from captum_attattr.tree.attribution_tree import AttributionTree
 
@@ -52,19 +52,19 @@ def paper(attributions, tau, cls=0):
 
 
 @settings(max_examples=100, deadline=None)
-@given(attributions(), taus)
-def test_it_is_the_papers_tree(shares, tau):
-    top, edges = paper(shares.tolist(), tau)
-    tree = by_layer(shares, tau=tau, root=0)
+@given(random_attributions(), taus)
+def test_it_is_the_papers_tree(attributions, tau):
+    top, edges = paper(attributions.tolist(), tau)
+    tree = by_layer(attributions, tau=tau, root=0)
     assert tree.top == top
     assert sorted(links(tree)) == sorted(edges)
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, st.sampled_from([0, -1, "none"]), st.sampled_from([0.0, 0.3]))
-def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(shares, tau, root, penalty):
-    tree = by_layer(shares, tau=tau, root=root, penalty=penalty)
-    hung = {tree.nodes[0]: len(shares)}
+@given(random_attributions(), taus, st.sampled_from([0, -1, "none"]), st.sampled_from([0.0, 0.3]))
+def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(attributions, tau, root, penalty):
+    tree = by_layer(attributions, tau=tau, root=root, penalty=penalty)
+    hung = {tree.nodes[0]: len(attributions)}
     for edge in tree.edges:
         assert edge.layer < hung[edge.query]
         assert edge.key not in hung
@@ -75,21 +75,21 @@ def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_pa
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, st.sampled_from([0, "none"]))
-def test_every_edge_below_the_roots_is_above_its_threshold(shares, tau, root):
-    tree = by_layer(shares, tau=tau, root=root)
-    summed = shares.sum(1)
+@given(random_attributions(), taus, st.sampled_from([0, "none"]))
+def test_every_edge_below_the_roots_is_above_its_threshold(attributions, tau, root):
+    tree = by_layer(attributions, tau=tau, root=root)
+    summed = attributions.sum(1)
     for edge in tree.edges[0 if root == "none" else 1 :]:
         rows = summed[edge.layer] if root == "none" else summed[edge.layer, 1:]
-        assert edge.share == pytest.approx(float(summed[edge.layer, edge.query, edge.key]))
-        assert edge.score == pytest.approx(edge.share / float(rows.max()))
-        assert (0 if edge.layer == len(shares) - 1 else tau) < edge.score <= 1
+        assert edge.attribution == pytest.approx(float(summed[edge.layer, edge.query, edge.key]))
+        assert edge.score == pytest.approx(edge.attribution / float(rows.max()))
+        assert (0 if edge.layer == len(attributions) - 1 else tau) < edge.score <= 1
 
 
 @settings(max_examples=100, deadline=None)
-@given(attributions(), taus, taus)
-def test_with_a_lower_threshold_no_token_leaves_the_tree_or_hangs_lower(shares, one, other):
-    few, many = (by_layer(shares, tau=tau, root=0) for tau in (max(one, other), min(one, other)))
+@given(random_attributions(), taus, taus)
+def test_with_a_lower_threshold_no_token_leaves_the_tree_or_hangs_lower(attributions, one, other):
+    few, many = (by_layer(attributions, tau=tau, root=0) for tau in (max(one, other), min(one, other)))
     low, high = ({edge.key: edge.layer for edge in tree.edges} for tree in (few, many))
     assert low.keys() <= high.keys()
     assert all(high[key] >= layer for key, layer in low.items())
@@ -98,28 +98,28 @@ def test_with_a_lower_threshold_no_token_leaves_the_tree_or_hangs_lower(shares, 
 
 
 def test_with_a_lower_threshold_an_edge_may_give_way_to_a_higher_one():
-    shares = torch.zeros(4, 1, 4, 4)
-    shares[3, 0, 0, 1] = 1
-    shares[2, 0, 1, 1], shares[2, 0, 1, 2] = 3, 1  # weak, but higher up
-    shares[1, 0, 1, 2] = 1
-    assert links(by_layer(shares, tau=0.4)) == [(3, 0, 1), (1, 1, 2)]
-    assert links(by_layer(shares, tau=0.2)) == [(3, 0, 1), (2, 1, 2)]
+    attributions = torch.zeros(4, 1, 4, 4)
+    attributions[3, 0, 0, 1] = 1
+    attributions[2, 0, 1, 1], attributions[2, 0, 1, 2] = 3, 1  # weak, but higher up
+    attributions[1, 0, 1, 2] = 1
+    assert links(by_layer(attributions, tau=0.4)) == [(3, 0, 1), (1, 1, 2)]
+    assert links(by_layer(attributions, tau=0.2)) == [(3, 0, 1), (2, 1, 2)]
 
 
 @settings(max_examples=50, deadline=None)
-@given(attributions())
-def test_a_threshold_of_one_leaves_the_single_edge_from_the_root_to_the_token_that_gathers_most(shares):
-    tree = by_layer(shares, tau=1.0, root=0)
-    total = shares.sum((0, 1)).fill_diagonal_(0).sum(1)[1:]
-    assert links(tree) == [(len(shares) - 1, 0, 1 + int(total.argmax()))]
+@given(random_attributions())
+def test_a_threshold_of_one_leaves_the_single_edge_from_the_root_to_the_token_that_gathers_most(attributions):
+    tree = by_layer(attributions, tau=1.0, root=0)
+    total = attributions.sum((0, 1)).fill_diagonal_(0).sum(1)[1:]
+    assert links(tree) == [(len(attributions) - 1, 0, 1 + int(total.argmax()))]
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(most_tokens=7), st.floats(0, 0.3), st.floats(0.05, 0.9), st.sampled_from([0, "none"]))
-def test_a_penalty_leaves_the_part_with_the_largest_objective(shares, tau, penalty, root):
-    whole = by_layer(shares, tau=tau, root=root).edges
+@given(random_attributions(most_tokens=7), st.floats(0, 0.3), st.floats(0.05, 0.9), st.sampled_from([0, "none"]))
+def test_a_penalty_leaves_the_part_with_the_largest_objective(attributions, tau, penalty, root):
+    whole = by_layer(attributions, tau=tau, root=root).edges
     fixed, free = (whole[:0], whole) if root == "none" else (whole[:1], whole[1:])
-    tree = by_layer(shares, tau=tau, root=root, penalty=penalty)
+    tree = by_layer(attributions, tau=tau, root=root, penalty=penalty)
     best = -np.inf
     for size in range(len(free) + 1):
         for choice in combinations(free, size):
@@ -132,30 +132,35 @@ def test_a_penalty_leaves_the_part_with_the_largest_objective(shares, tau, penal
 
 
 @settings(max_examples=60, deadline=None)
-@given(attributions(), taus, taus, taus)
-def test_with_a_higher_penalty_the_tree_is_a_part_of_what_it_was(shares, tau, one, other):
-    small, large = (by_layer(shares, tau=tau, root=0, penalty=p) for p in (max(one, other), min(one, other)))
+@given(random_attributions(), taus, taus, taus)
+def test_with_a_higher_penalty_the_tree_is_a_part_of_what_it_was(attributions, tau, one, other):
+    small, large = (by_layer(attributions, tau=tau, root=0, penalty=p) for p in (max(one, other), min(one, other)))
     assert set(small.edges) <= set(large.edges)
 
 
 def test_a_costly_edge_stays_where_more_hangs_on_it_than_it_costs():
-    shares = torch.zeros(3, 1, 6, 6)
-    shares[2, 0, 0, 1] = 1
-    shares[1, 0, 1, 1], shares[1, 0, 1, 2], shares[1, 0, 1, 3] = 10, 7, 5
-    shares[0, 0, 1, 1], shares[0, 0, 2, 4], shares[0, 0, 3, 5] = 10, 5, 10
-    assert links(by_layer(shares))[1:] == [(1, 1, 2), (1, 1, 3), (0, 2, 4), (0, 3, 5)]
+    attributions = torch.zeros(3, 1, 6, 6)
+    attributions[2, 0, 0, 1] = 1
+    attributions[1, 0, 1, 1], attributions[1, 0, 1, 2], attributions[1, 0, 1, 3] = 10, 7, 5
+    attributions[0, 0, 1, 1], attributions[0, 0, 2, 4], attributions[0, 0, 3, 5] = 10, 5, 10
+    assert links(by_layer(attributions))[1:] == [(1, 1, 2), (1, 1, 3), (0, 2, 4), (0, 3, 5)]
     # At 0.6 the edge to 4 is not worth its price, the one to 3 is, by what hangs on it; at 0.8 only the root's is.
-    assert links(by_layer(shares, penalty=0.6))[1:] == [(1, 1, 2), (1, 1, 3), (0, 3, 5)]
-    assert links(by_layer(shares, penalty=0.8))[1:] == []
+    assert links(by_layer(attributions, penalty=0.6))[1:] == [(1, 1, 2), (1, 1, 3), (0, 3, 5)]
+    assert links(by_layer(attributions, penalty=0.8))[1:] == []
 
 
 def worked(**options):
     """[CLS] good not bad [SEP] in three layers of two heads, the sums over heads written out."""
-    shares = torch.zeros(3, 2, 5, 5)
-    shares[2, :, 0, 3], shares[2, :, 0, 1] = 0.2, 0.3
-    shares[1, :, 3, 2], shares[1, :, 3, 4], shares[1, 0, 1, 4] = 0.4, 0.1, 0.5
-    shares[0, 0, 2, 1], shares[0, 1, 3, 1], shares[0, 0, 3, 4], shares[0, :, 0, 4] = 0.2, 0.1, 0.05, 9
-    return by_layer(shares, ["[CLS]", "good", "not", "bad", "[SEP]"], **options)
+    attributions = torch.zeros(3, 2, 5, 5)
+    attributions[2, :, 0, 3], attributions[2, :, 0, 1] = 0.2, 0.3
+    attributions[1, :, 3, 2], attributions[1, :, 3, 4], attributions[1, 0, 1, 4] = 0.4, 0.1, 0.5
+    attributions[0, 0, 2, 1], attributions[0, 1, 3, 1], attributions[0, 0, 3, 4], attributions[0, :, 0, 4] = (
+        0.2,
+        0.1,
+        0.05,
+        9,
+    )
+    return by_layer(attributions, ["[CLS]", "good", "not", "bad", "[SEP]"], **options)
 
 
 def test_a_tree_worked_out_by_hand():
@@ -163,31 +168,31 @@ def test_a_tree_worked_out_by_hand():
     assert (tree.root, tree.top, tree.nodes) == (0, 3, [0, 3, 2, 1])
     assert links(tree) == [(2, 0, 3), (1, 3, 2), (0, 2, 1)]
     np.testing.assert_allclose([edge.score for edge in tree.edges], [0.2 / 0.3, 1, 1], rtol=1e-6)
-    np.testing.assert_allclose([edge.share for edge in tree.edges], [0.4, 0.8, 0.2], rtol=1e-6)
+    np.testing.assert_allclose([edge.attribution for edge in tree.edges], [0.4, 0.8, 0.2], rtol=1e-6)
     assert links(worked(tau=0.2))[1:] == [(1, 3, 2), (1, 3, 4), (0, 2, 1)]
     assert worked(layers=[7, 9, 11]).edges[1].layer == 9
     assert repr(tree) == "AttributionTree([CLS] -> bad, 3 edges, 3 layers)"
 
 
 def test_where_all_tokens_are_read_the_top_node_is_the_root_and_the_tree_grows_from_the_top_layer():
-    shares = torch.zeros(2, 1, 3, 3)
-    shares[1, 0, 1, 0], shares[1, 0, 1, 1], shares[0, 0, 0, 2] = 0.01, 1, 0.005
-    tree = by_layer(shares, root="none")
+    attributions = torch.zeros(2, 1, 3, 3)
+    attributions[1, 0, 1, 0], attributions[1, 0, 1, 1], attributions[0, 0, 0, 2] = 0.01, 1, 0.005
+    tree = by_layer(attributions, root="none")
     assert (tree.root, tree.top) == (None, 1)
     assert links(tree) == [(1, 1, 0), (0, 0, 2)]
-    assert links(by_layer(shares, root="none", top_tau=0.1)) == []
-    assert by_layer(shares, root="none", top_tau=0.1).nodes == [1]
+    assert links(by_layer(attributions, root="none", top_tau=0.1)) == []
+    assert by_layer(attributions, root="none", top_tau=0.1).nodes == [1]
 
 
-def test_no_share_at_all_is_a_tree_of_its_root_and_one_token():
+def test_no_attribution_at_all_is_a_tree_of_its_root_and_one_token():
     tree = by_layer(torch.zeros(3, 2, 4, 4))
     assert links(tree) == [(2, 0, 1)]
     assert tree.edges[0].score == 0
 
 
 def test_a_layer_of_no_weight_has_strong_edges_all_the_same_which_is_why_it_is_not_the_default():
-    shares = torch.zeros(2, 1, 4, 4)
-    shares[1, 0, 0, 1], shares[1, 0, 0, 2] = 0.001, 0.4
-    shares[0, 0, 1, 3] = 1e-6
-    assert links(by_layer(shares)) == [(1, 0, 1), (0, 1, 3)]
-    assert links(AttributionTree(shares)) == [(1, 0, 2)]
+    attributions = torch.zeros(2, 1, 4, 4)
+    attributions[1, 0, 0, 1], attributions[1, 0, 0, 2] = 0.001, 0.4
+    attributions[0, 0, 1, 3] = 1e-6
+    assert links(by_layer(attributions)) == [(1, 0, 1), (0, 1, 3)]
+    assert links(AttributionTree(attributions)) == [(1, 0, 2)]

@@ -52,21 +52,21 @@ def picture(request):
     return tree, figure, axes, drawn(figure)
 
 
-def test_every_edge_is_drawn_as_wide_as_its_share_is_large_in_the_colour_of_its_sign(picture):
+def test_every_edge_is_drawn_as_wide_as_its_attribution_is_large_in_the_colour_of_its_sign(picture):
     tree, _, axes, _ = picture
     found = curves(axes)
     assert found.keys() == {(edge.query, edge.key) for edge in tree.edges}
     assert len(tree.edges) > 3
-    assert len({edge.share > 0 for edge in tree.edges}) == 2
-    unit = found[tree.edges[0].query, tree.edges[0].key].get_linewidth() / abs(tree.edges[0].share)
+    assert len({edge.attribution > 0 for edge in tree.edges}) == 2
+    unit = found[tree.edges[0].query, tree.edges[0].key].get_linewidth() / abs(tree.edges[0].attribution)
     for edge in tree.edges:
         curve = found[edge.query, edge.key]
-        assert curve.get_linewidth() == pytest.approx(unit * abs(edge.share))
-        assert to_hex(curve.get_edgecolor()) == (FOR if edge.share > 0 else AGAINST)
+        assert curve.get_linewidth() == pytest.approx(unit * abs(edge.attribution))
+        assert to_hex(curve.get_edgecolor()) == (FOR if edge.attribution > 0 else AGAINST)
         assert (curve.get_linestyle() != "-") == (edge in tree.crossing_edges)
 
 
-def test_every_edge_has_its_share_at_its_key(picture):
+def test_every_edge_has_its_attribution_at_its_key(picture):
     tree, _, axes, _ = picture
     nodes, _, numbers = words(axes, tree)
     assert len(numbers) == len(tree.edges)
@@ -74,8 +74,8 @@ def test_every_edge_has_its_share_at_its_key(picture):
     for edge in tree.edges:
         end = places[tuple(curves(axes)[edge.query, edge.key].get_path().vertices[-1])]
         nearest = min(numbers, key=lambda number: np.hypot(*np.subtract(number.get_position(), end.get_position())))
-        assert float(nearest.get_text().replace("\N{MINUS SIGN}", "-")) == pytest.approx(edge.share, abs=0.006)
-        assert nearest.get_color() == (FOR if edge.share > 0 else AGAINST)
+        assert float(nearest.get_text().replace("\N{MINUS SIGN}", "-")) == pytest.approx(edge.attribution, abs=0.006)
+        assert nearest.get_color() == (FOR if edge.attribution > 0 else AGAINST)
 
 
 def test_an_edge_goes_down_one_layer_from_its_querys_column_to_its_key(picture):
@@ -109,9 +109,9 @@ def test_edges_of_one_token_in_one_layer_begin_side_by_side(picture):
 
 
 def test_layers_without_an_edge_share_a_band():
-    shares = torch.zeros(7, 1, 4, 4)
-    shares[5, 0, 0, 1], shares[2, 0, 1, 2] = 1, -1
-    _, axes = AttributionTree(shares, root=0, layers=[1, 2, 3, 4, 5, 6, 9]).plot()
+    attributions = torch.zeros(7, 1, 4, 4)
+    attributions[5, 0, 0, 1], attributions[2, 0, 1, 2] = 1, -1
+    _, axes = AttributionTree(attributions, root=0, layers=[1, 2, 3, 4, 5, 6, 9]).plot()
     names = [text.get_text() for text in axes.texts if text.get_text().startswith("layer")]
     assert names == ["layers 1\N{EN DASH}2", "layer 3", "layers 4\N{EN DASH}5", "layer 6", "layer 9"]
 
@@ -157,37 +157,38 @@ def test_of_a_long_text_only_the_tree_is_drawn_and_that_is_said():
 
 
 def test_a_line_stands_between_the_sentences_of_a_pair():
-    shares = made(9).attributions
+    attributions = made(9).attributions
     segments = [None, 0, 0, 0, None, 1, 1, 1, None]
-    tree = AttributionTree(shares, list("abcdefghi"), segments=segments)
+    tree = AttributionTree(attributions, list("abcdefghi"), segments=segments)
     _, axes = tree.plot()
     [line] = [line for line in axes.lines if line.get_linestyle() == ":"]
     _, row, _ = words(axes, tree)
     column = {text.get_text(): text.get_position()[0] for text in row}
     assert column["e"] < line.get_xdata()[0] < column["f"]
-    _, alone = AttributionTree(shares, list("abcdefghi")).plot()
+    _, alone = AttributionTree(attributions, list("abcdefghi")).plot()
     assert not [line for line in alone.lines if line.get_linestyle() == ":"]
 
 
 def test_the_legend_names_what_is_there_to_see():
-    shares = torch.zeros(2, 1, 3, 3)
-    shares[1, 0, 0, 1], shares[0, 0, 1, 2] = -1, 1
-    _, axes = AttributionTree(shares, ["[CLS]", "a", "b"], root=0, segments=[None, 0, 1]).plot()
+    attributions = torch.zeros(2, 1, 3, 3)
+    attributions[1, 0, 0, 1], attributions[0, 0, 1, 2] = -1, 1
+    _, axes = AttributionTree(attributions, ["[CLS]", "a", "b"], root=0, segments=[None, 0, 1]).plot()
     said = [text.get_text() for text in axes.texts]
     for line in (
-        "What flows to [CLS]: shares in the output", "raises the output", "lowers the output", "crosses the sentences",
-        "widths are shares; looks of less than 2% of the total, 2, are left out",
+        "What flows to [CLS]: attributions for the output", "raises the output", "lowers the output",
+        "crosses the sentences",
+        "widths are attributions; looks of less than 2% of the total, 2, are left out",
     ):  # fmt: skip
         assert line in said
-    shares[1, 0, 0, 1] = 1
-    _, axes = AttributionTree(shares, ["[CLS]", "a", "b"], root=0, tau=0.005).plot(title="mine")
+    attributions[1, 0, 0, 1] = 1
+    _, axes = AttributionTree(attributions, ["[CLS]", "a", "b"], root=0, tau=0.005).plot(title="mine")
     said = [text.get_text() for text in axes.texts]
     assert "mine" in said
-    assert "What flows to [CLS]: shares in the output" not in said
+    assert "What flows to [CLS]: attributions for the output" not in said
     assert not {"lowers the output", "crosses the sentences"} & set(said)
-    assert "widths are shares; looks of less than 0.5% of the total, 2, are left out" in said
-    _, axes = AttributionTree(shares, ["[CLS]", "a", "b"], root=0, scale="layer").plot()
-    widths_are = "widths are shares divided by the largest one of their layer: they compare within a layer only"
+    assert "widths are attributions; looks of less than 0.5% of the total, 2, are left out" in said
+    _, axes = AttributionTree(attributions, ["[CLS]", "a", "b"], root=0, scale="layer").plot()
+    widths_are = "widths are attributions divided by the largest one of their layer: compare within a layer only"
     assert widths_are in [text.get_text() for text in axes.texts]
 
 
@@ -249,19 +250,19 @@ def test_widths_are_proportional_to_scores_and_no_more_than_a_bundle():
 
 
 @pytest.mark.parametrize(
-    ("shares", "wanted"),
+    ("attributions", "wanted"),
     [
         ([1.5, -0.25], ["+1.50", "-0.25"]), ([0.3544, 0.0170], ["+0.354", "+0.017"]), ([3.0], ["+3.00"]),
         ([1e-9, -2e-4], ["+1.0e-09", "-2.0e-04"]), ([0.0, 0.5], ["+0.00", "+0.50"]),
     ],
 )  # fmt: skip
-def test_numbers_have_the_decimals_that_the_smallest_needs(shares, wanted):
-    assert numbers_of([Edge(1, 0, key, 0.0, share) for key, share in enumerate(shares, 1)]) == wanted
+def test_numbers_have_the_decimals_that_the_smallest_needs(attributions, wanted):
+    assert numbers_of([Edge(1, 0, key, 0.0, attribution) for key, attribution in enumerate(attributions, 1)]) == wanted
 
 
 def test_layers_have_the_models_numbers():
-    shares = torch.zeros(3, 1, 4, 4)
-    shares[2, 0, 0, 1], shares[1, 0, 1, 2], shares[0, 0, 2, 3] = 3, 2, 1
-    _, axes = AttributionTree(shares, root=0, layers=[3, 7, 8]).plot()
+    attributions = torch.zeros(3, 1, 4, 4)
+    attributions[2, 0, 0, 1], attributions[1, 0, 1, 2], attributions[0, 0, 2, 3] = 3, 2, 1
+    _, axes = AttributionTree(attributions, root=0, layers=[3, 7, 8]).plot()
     names = [text.get_text() for text in axes.texts if text.get_text().startswith("layer ")]
     assert names == ["layer 3", "layer 7", "layer 8"]

@@ -54,14 +54,14 @@ def undecided(seed=0):
     return model, tokenizer
 
 
-# The largest share of all, and the pairs of its head
+# The largest attribution of all, and the pairs of its head
 
 
-def pairs_by_hand(shares, second_pair):
+def pairs_by_hand(attributions, second_pair):
     """As the method says it, entry by entry."""
-    layers, heads, width, _ = shares.shape
+    layers, heads, width, _ = attributions.shape
     entries = [
-        (float(shares[layer, head, i, j]), layer, head, i, j)
+        (float(attributions[layer, head, i, j]), layer, head, i, j)
         for layer in range(layers) for head in range(heads) for i in range(width) for j in range(width)
     ]  # fmt: skip
     _, layer, head, _, _ = max(entries)
@@ -73,15 +73,15 @@ def pairs_by_hand(shares, second_pair):
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("second_pair", [0.0, 0.5, 0.9, 1.0])
 def test_the_strongest_pairs_are_those_found_entry_by_entry(seed, second_pair):
-    shares = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
-    assert strongest_pairs(shares, second_pair) == pairs_by_hand(shares, second_pair)
+    attributions = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(seed))
+    assert strongest_pairs(attributions, second_pair) == pairs_by_hand(attributions, second_pair)
 
 
 @pytest.mark.parametrize(("second", "count"), [(0.2, 2), (0.19, 1), (-1.0, 1)])
 def test_a_second_pair_counts_from_a_part_of_the_first(second, count):
-    shares = torch.full((1, 2, 3, 3), -2.0)
-    shares[0, 1, 2, 0], shares[0, 1, 0, 1] = 1.0, second
-    assert strongest_pairs(shares) == (0, 1, [(2, 0), (0, 1)][:count])
+    attributions = torch.full((1, 2, 3, 3), -2.0)
+    attributions[0, 1, 2, 0], attributions[0, 1, 0, 1] = 1.0, second
+    assert strongest_pairs(attributions) == (0, 1, [(2, 0), (0, 1)][:count])
 
 
 def test_a_text_of_one_token_has_one_pair():
@@ -100,13 +100,13 @@ def by_hand(example, model, tokenizer, words):
     def forward():
         return model(**inputs).logits.softmax(-1)[:, predicted]
 
-    shares = [direct_attribution(model, forward, [layer])[0][0] for layer in attention_layers(model)]
-    layer, head, pairs = pairs_by_hand(torch.cat(shares), 0.2)
+    attributions = [direct_attribution(model, forward, [layer])[0][0] for layer in attention_layers(model)]
+    layer, head, pairs = pairs_by_hand(torch.cat(attributions), 0.2)
     tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
     found = [words[token] for token in sorted({token for pair in pairs for token in pair}) if words[token]]
     return {
         "label": model.config.id2label[predicted], "layer": layer, "head": head, "words": tuple(dict.fromkeys(found)),
-        "shares": [float(shares[layer][0, head, i, j]) for i, j in pairs],
+        "shares": [float(attributions[layer][0, head, i, j]) for i, j in pairs],
         "pairs": tuple((tokens[i], tokens[j]) for i, j in pairs),
     }  # fmt: skip
 
@@ -173,13 +173,13 @@ def test_batches_that_are_done_are_passed_over_and_the_others_are_the_same():
 
 
 def test_texts_of_special_tokens_alone_give_nothing(monkeypatch):
-    """All shares in [CLS] looking at itself."""
+    """All attributions in [CLS] looking at itself."""
 
     def attributed(classifier, batch, n_steps):
         classifier.predict(batch)
-        shares = torch.zeros(len(batch.places), 2, *batch.real.shape[1:] * 2)
-        shares[:, :, 0, 0] = 1
-        return [0] * len(batch.places), [shares]
+        attributions = torch.zeros(len(batch.places), 2, *batch.real.shape[1:] * 2)
+        attributions[:, :, 0, 0] = 1
+        return [0] * len(batch.places), [attributions]
 
     monkeypatch.setattr(triggers_module, "_attributed", attributed)
     assert extract_triggers(TEXTS, *bert()) == []
@@ -493,7 +493,7 @@ BAD_CALLS = {
     "no trigger": (lambda: attack([L], ["dull"]), TypeError, "must be a list of Trigger"),
     "pair": (lambda: attack([L], [Trigger(["a"], [0], [1])]), ValueError, "give text_pair"),
     "training": (lambda: attack([L], [T], bert()[0].train(), bert()[1]), ValueError, "model.eval"),
-    "no text to go into": (lambda: apply_trigger(" ", T), ValueError, "needs a text to go into, got ' '"),
+    "no text to go into": (lambda: apply_trigger(" ", T), ValueError, "must be put into a text that is not empty, got ' '"),
 }  # fmt: skip
 
 
@@ -520,5 +520,5 @@ def test_a_tokenizer_without_places_in_the_text():
         def get_vocab(self):
             return {}
 
-    with pytest.raises(ValueError, match="Slow does not tell where in the text its tokens stood"):
+    with pytest.raises(ValueError, match="Slow does not give the positions of tokens in the text"):
         extract_triggers(["a"], bert()[0], Slow())

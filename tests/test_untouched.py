@@ -65,8 +65,8 @@ def test_after_success(family, path, attention, untouched):
     c = case(family, attention=attention)
     method = SelfAttentionAttribution(c.forward, attention_layers(c.model), path=path)
     with untouched(c.model, lambda: c.forward(c.inputs, c.mask)):
-        shares = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
-    assert shares[0].abs().max() > 0
+        attributions = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
+    assert attributions[0].abs().max() > 0
     assert c.inputs.grad is None
 
 
@@ -193,13 +193,13 @@ def test_after_an_exception_at_every_call(place, kind, path, setting, untouched,
             thrown = Thrown(kind, k)
             forward = place(setting, thrown, patch)
             try:
-                shares, _ = setting.attribute(path, forward, show_progress=place is progress_bar)
+                attributions, _ = setting.attribute(path, forward, show_progress=place is progress_bar)
             except kind as error:
                 assert "thrown by the test" in str(error)  # noqa: PT017
                 raised += 1
             else:
                 assert kind is not KeyboardInterrupt or thrown.calls < k, "an interrupt was swallowed"
-                for one, other in zip(shares, expected, strict=True):
+                for one, other in zip(attributions, expected, strict=True):
                     torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
             calls = min(thrown.calls, k)
     assert raised > 1
@@ -249,8 +249,8 @@ def test_a_users_own_forward_survives_and_is_used(setting, path, name, untouched
 
 
 def assert_same_attribution(one, other):
-    (shares, deltas), (expected, expected_deltas) = one, other
-    assert_agree(shares, expected)
+    (attributions, deltas), (expected, expected_deltas) = one, other
+    assert_agree(attributions, expected)
     assert_agree(deltas, expected_deltas, size=1.0)
 
 

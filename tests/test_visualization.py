@@ -74,13 +74,13 @@ def test_of_200_tokens_the_128_strongest_are_drawn_and_that_is_said():
     kept = [*range(50), *range(122, 200)]
     np.testing.assert_array_equal(pairs.images[0].get_array(), explanation.pair_scores().numpy()[np.ix_(kept, kept)])
     assert labels(pairs.get_yticklabels()) == [explanation.tokens[place] for place in kept]
-    assert pairs.get_title() == "Share of each token pair, summed over layers and heads (72 weak tokens left out)"
+    assert pairs.get_title() == "Attribution of each token pair, summed over layers and heads (72 weak tokens left out)"
 
 
 def test_of_128_tokens_none_is_left_out():
     _, (_, _, pairs) = visualize_explanation(made(128))
     assert len(pairs.get_yticklabels()) == 128
-    assert pairs.get_title() == "Share of each token pair, summed over layers and heads"
+    assert pairs.get_title() == "Attribution of each token pair, summed over layers and heads"
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 12), (5, 12, 12), (16, 6, 12), (60, 24, 16), (60, 3, 4)])
@@ -115,7 +115,7 @@ def test_a_pair_of_texts_and_its_logit():
     figure, (_, strongest, pairs) = visualize_explanation(explanation)
     assert figure.get_suptitle().startswith("So long | Short\nlogit of 'LABEL_2': ")
     assert labels(pairs.get_yticklabels()) == explanation.tokens
-    assert strongest.get_xlabel() == "share, logit"
+    assert strongest.get_xlabel() == "attribution, logit"
     drawn(figure)
 
 
@@ -134,7 +134,7 @@ def test_dollars_and_the_like_are_drawn_as_they_are(text):
     assert labels(pairs.get_yticklabels())[1] == text
 
 
-def test_shares_that_are_all_zero():
+def test_attributions_that_are_all_zero():
     explanation = made(5, scale=0.0)
     figure, (heads, strongest, pairs) = visualize_explanation(explanation)
     drawn(figure)

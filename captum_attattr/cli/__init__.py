@@ -1,4 +1,4 @@
-"""The command line: one module a command, each with ``add(commands)`` and what it runs."""
+"""The command line: one module for each command, with ``add(commands)`` and the function that runs it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _EPILOG = """examples:
   captum-attattr prune --importance heads/heads.json --keep 0.5
   captum-attattr triggers --data reviews.tsv --attack reviews.tsv
 
-captum-attattr COMMAND --help says what a command takes, with more examples.
+captum-attattr COMMAND --help lists the options of a command, with more examples.
 
-exit codes: 0 done, 2 something in the input or the settings is wrong, 130 interrupted.
+exit codes: 0 done, 2 an error in the input or the settings, 130 interrupted.
 """
 
 
@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: _tell(f"warning: {message}")
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box is drawn for the character
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the picture shows a box in its place
             options.run(options)
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone (as in "| head"): nothing more to say, and nothing to say it to.
+        # The reader of the output has ended, as in "| head".
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as error:
         _tell(f"error: {error}")

@@ -1,4 +1,4 @@
-"""``captum-attattr explain``: which token pairs and heads a prediction rests on."""
+"""``captum-attattr explain``: the token pairs and heads that a prediction rests on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _EXAMPLES = """examples:
   captum-attattr explain "A dull start." "A grand finish!" --html
 """
 
-# A gap of more than this part of the norm of a layer's shares is worth a word: below it the true error is small, too.
+# A gap above this fraction of the norm of a layer's attributions is reported; below it the true error is small, too.
 _WIDE_GAP = 0.01
 
 _PAGE = "explanations.html"
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "explain",
         help="which token pairs and heads a prediction rests on",
-        description="Explain a text classifier's prediction: each token pair's share in it, head by head.",
+        description="Explain a text classifier's prediction: attributions of token pairs, head by head.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,32 +56,32 @@ def add(commands: Any) -> None:
         "--path",
         choices=("layerwise", "joint"),
         default="layerwise",
-        help="put back the attention of one layer at a time, or of all together, the better way to score tokens "
-        "and the one whose layers add up, as the page's tree wants it (default: layerwise)",
+        help="scale the attention of one layer at a time, or of all layers together, which is better for scores of "
+        "tokens, and whose layers add up, as the page's tree needs (default: layerwise)",
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.01,
         metavar="PART",
-        help="relative error to keep, with as few evaluations as that takes (default: %(default)s)",
+        help="relative error to reach, with as few evaluations as possible (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, metavar="N", help="evaluations on a path, at most (default: 1000; of other rules: 20)"
+        "--steps", type=int, metavar="N", help="maximum of evaluations on a path (default: 1000; of other rules: 20)"
     )
     parser.add_argument(
         "--method",
         choices=METHODS,
         default="gausslegendre",
         metavar="RULE",
-        help=f"integrate by another rule, in N evaluations, in place of --tolerance: {', '.join(METHODS[:-1])}",
+        help=f"integrate by another rule, with N evaluations, in place of --tolerance: {', '.join(METHODS[:-1])}",
     )
     parser.add_argument(
         "--top", type=count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
-    parser.add_argument("--no-special", action="store_true", help="leave pairs with [CLS], [SEP] and the like out")
+    parser.add_argument("--no-special", action="store_true", help="leave out pairs with special tokens ([CLS], [SEP])")
     parser.add_argument(
-        "--output", metavar="FOLDER", default="explanations", help="where files go (default: %(default)s)"
+        "--output", metavar="FOLDER", default="explanations", help="folder for files (default: %(default)s)"
     )
     parser.add_argument(
         "--html",
@@ -105,7 +105,7 @@ def _explain(options: argparse.Namespace) -> None:
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
     saved: dict[int, Path] = {}
-    # Written as they come: many long texts do not pile up in memory, and an interrupt leaves what is done.
+    # Written one by one: many long texts do not fill memory, and an interrupt keeps the finished ones.
     for place, explanation in explainer.explain_each(request, show_progress=sys.stderr.isatty()):
         files = _write(explanation, folder, place + 1)
         saved[place] = files["saved"]
@@ -118,7 +118,7 @@ def _explain(options: argparse.Namespace) -> None:
 
 
 def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.Namespace) -> Any:
-    """What is printed of a text, as words or as what becomes JSON."""
+    """Return the output for a text, as words or as data for JSON."""
     special = not options.no_special
     if options.json:
         return {**explanation.to_dict(options.top, special=special), "files": {k: str(v) for k, v in files.items()}}
@@ -127,7 +127,7 @@ def _answer(explanation: Explanation, files: dict[str, Path], options: argparse.
 
 
 def describe(explanation: Explanation, k: int = 8, *, special: bool = True) -> str:
-    """The answer in words: prediction, completeness, strongest pairs and heads."""
+    """Describe an explanation in words: prediction, completeness, strongest pairs and heads."""
     e, what = explanation, explanation.explained
     lines = [" | ".join(f'"{_short(text)}"' for text in (e.text, e.text_pair) if text is not None)]
     if e.output_name == "output":
@@ -152,17 +152,17 @@ def _short(text: str) -> str:
 
 
 def _scored(scores: Sequence[float], names: Sequence[str]) -> list[str]:
-    """One line each, the numbers below each other."""
+    """Write a line for each name and score, with aligned numbers."""
     numbers = [f"{score:+.4f}" for score in scores]
     width = max(map(len, numbers), default=0)
     return [f"    {number:>{width}}  {name}" for number, name in zip(numbers, names, strict=True)] or ["    none"]
 
 
 def _completeness(explanation: Explanation, what: str) -> list[str]:
-    """For each layer: the output without its attention, plus its shares, and whether that is the output."""
+    """Write for each layer: the output without its attention + its attributions = the output, and the gap."""
     e, joint = explanation, explanation.settings["path"] == "joint"
     baseline = e.settings.get("baseline", "no attention")
-    whose, sums = ("all attention", "all shares") if joint else ("a layer's attention", "its shares")
+    whose, sums = ("all attention", "all attributions") if joint else ("a layer's attention", "its attributions")
     start = f"without {whose}" if baseline == "no attention" else f"with {whose} at {baseline}"
     names = ["all layers"] if joint else [f"layer {layer}" for layer in e.layers]
     sizes = (e.attributions.unsqueeze(0) if joint else e.attributions).flatten(1).norm(dim=1)
@@ -199,7 +199,7 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
 
 
 def _check_page() -> None:
-    """Whether the page can be drawn, asked before the work is done and not after."""
+    """Check before the work that the page can be drawn."""
     try:
         bokeh_source()
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""``captum-attattr heads``: how much each head matters over a data set."""
+"""``captum-attattr heads``: the importance of each head over a data set."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _EXAMPLES = """examples:
   captum-attattr heads --data sst2 --split dev --limit 200 --measure taylor --output taylor
   torchrun --nproc-per-node 2 -m captum_attattr.cli heads --data sst2 --limit 800 --measure ablation
 
-FOLDER then holds heads.json, which captum-attattr prune takes, and heads.png. While it runs, what is done is kept there
-in heads.state.json: the same command again goes on where it was broken off.
+FOLDER then holds heads.json, which captum-attattr prune takes, and heads.png. While it runs, it keeps a checkpoint
+there, heads.state.json: the same command continues an interrupted run.
 """
 
-# More heads than this do not fit on a line.
+# A line has room for this many heads.
 _WIDEST = 16
 
 
@@ -56,13 +56,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--logit", action="store_true", help="the label's logit instead of its probability")
     parser.add_argument("--batch-size", type=count, default=16, metavar="N", help="texts at a time (default: 16)")
     parser.add_argument("--top", type=count, default=8, metavar="K", help="how many heads to list (default: 8)")
-    parser.add_argument("--output", metavar="FOLDER", default="heads", help="where files go (default: %(default)s)")
+    parser.add_argument("--output", metavar="FOLDER", default="heads", help="folder for files (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_heads)
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool, split: str) -> None:
-    """Add the options that say which labelled texts to take."""
+    """Add the options that choose labelled texts."""
     parser.add_argument(
         "--data",
         required=required,
@@ -94,7 +94,7 @@ def _heads(options: argparse.Namespace) -> None:
         rank, _ = rank_and_size()
     if rank == 0:
         _answer(importance, folder, options)
-    # Only now: whatever ends the command before leaves what it did.
+    # Only here: if the command ends before, the checkpoint stays.
     (state if rank == 0 else Path(f"{state}.{rank}")).unlink(missing_ok=True)
 
 
@@ -111,7 +111,7 @@ def _answer(importance: Importance, folder: Path, options: argparse.Namespace) -
 
 
 def describe(importance: Importance, k: int = 8) -> str:
-    """The answer in words: the map, the heads that matter most and least, with the standard error of each score."""
+    """Describe an importance in words: the map, and the most and least important heads with standard errors."""
     i, settings = importance, importance.settings
     given = settings["output"] == "given"
     what = "the model's output" if given else f"{settings['output']} of the {settings['target']} label"
@@ -127,7 +127,7 @@ def describe(importance: Importance, k: int = 8) -> str:
 
 
 def _grid(importance: Importance) -> list[str]:
-    """Layers below each other, heads side by side, whole numbers in a power of ten that all share."""
+    """Write a row for each layer and a column for each head, as whole numbers in units of one power of ten."""
     scores = importance.scores
     largest = float(scores.nan_to_num(0).abs().max())
     power = math.floor(math.log10(largest)) - 2 if largest > 0 else 0

@@ -23,8 +23,8 @@ _EXAMPLES = """examples:
   captum-attattr prune --importance heads/heads.json --top 3 --data reviews.tsv
   captum-attattr explain "A warm, funny film." --model half
 
-FOLDER then holds the pruned model and its tokenizer; captum_attattr.load_pruned(FOLDER) reads it. On SST-2 most
-accuracy was kept by the importance that heads --measure taylor gives, each layer's scores normalised
+FOLDER then holds the pruned model and its tokenizer; captum_attattr.load_pruned(FOLDER) loads it. On SST-2 the
+importance of heads --measure taylor, with each layer's scores normalised, kept the most accuracy
 (benchmarks/results/pruning.md).
 """
 
@@ -39,10 +39,10 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--importance", required=True, metavar="JSON", help="what captum-attattr heads wrote for this model"
+        "--importance", required=True, metavar="JSON", help="the file of captum-attattr heads for this model"
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--keep", type=_fraction, metavar="SHARE", help="share of the heads to keep, over all layers")
+    wanted.add_argument("--keep", type=_fraction, metavar="FRACTION", help="fraction of all heads to keep")
     wanted.add_argument("--top", type=count, metavar="K", help="keep the K most important heads of each layer")
     parser.add_argument(
         "--normalize",
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
     add_data(parser, required=False, split="test")
     parser.add_argument(
-        "--output", metavar="FOLDER", default="pruned", help="where the model goes (default: %(default)s)"
+        "--output", metavar="FOLDER", default="pruned", help="folder for the model (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_prune)

@@ -1,4 +1,4 @@
-"""``captum-attattr triggers``: words that predictions rest on, and what they do in other texts."""
+"""``captum-attattr triggers``: words that predictions rest on, and their effect in other texts."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _EXAMPLES = """examples:
   captum-attattr triggers --data reviews.tsv --output triggers
   captum-attattr triggers --data sst2 --limit 200 --min-words 13 --output triggers --attack sst2
 
-FOLDER then holds triggers.json, attack.json (with --attack), and patterns.jsonl, what was found in every text: the same
-command again goes on where it was broken off, and does not search again for another --top, --threshold or --attack.
+FOLDER then holds triggers.json, attack.json (with --attack), and patterns.jsonl, the results of every text. With it the
+same command continues an interrupted run, and another --top, --threshold or --attack needs no new search.
 """
 
 
@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
     parser = commands.add_parser(
         "triggers",
-        help="words that predictions rest on, and what they do in other texts",
+        help="words that predictions rest on, and their effect in other texts",
         description="Find the words that a classifier's predictions rest on, and try them on other texts.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,7 +64,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--top", type=count, default=3, metavar="K", help="triggers of each class (default: 3)")
     parser.add_argument(
-        "--threshold", type=float, default=0.02, help="least share in the probability (default: %(default)s)"
+        "--threshold", type=float, default=0.02, help="smallest score, in units of probability (default: %(default)s)"
     )
     parser.add_argument("--steps", type=count, default=6, metavar="N", help="evaluations on the path (default: 6)")
     parser.add_argument(
@@ -73,7 +73,9 @@ def add(commands: Any) -> None:
         help="texts with labels to try the triggers on: a TSV file with the columns 'sentence' and 'label', and "
         "'pair' if there, or a folder with test.tsv",
     )
-    parser.add_argument("--output", metavar="FOLDER", default="triggers", help="where files go (default: %(default)s)")
+    parser.add_argument(
+        "--output", metavar="FOLDER", default="triggers", help="folder for files (default: %(default)s)"
+    )
     parser.set_defaults(run=_triggers)
 
 
@@ -83,7 +85,7 @@ def _triggers(options: argparse.Namespace) -> None:
     folder = writable(options.output)
     classifier = Classifier(options.model, None, "probability")
     if attacked is not None:
-        label_numbers(attacked, classifier.labels)  # says what is wrong before the work, not after it
+        label_numbers(attacked, classifier.labels)  # raises its errors before the work, not after it
     found = _searched(examples, classifier, folder / "patterns.jsonl", options.steps)
     triggers = strongest([one for one in found.values() if one], classifier.labels, options.top, options.threshold)
     saved = save_triggers(triggers, folder / "triggers.json")
@@ -97,8 +99,8 @@ def _triggers(options: argparse.Namespace) -> None:
 
 
 def describe_triggers(triggers: Sequence[Trigger], labels: Sequence[str], texts: int) -> str:
-    """The triggers in words, class by class, the strongest first."""
-    lines = [f"strongest triggers found in {texts} texts (score: their pairs' share in the class's probability)"]
+    """Describe triggers in words, class by class, the strongest first."""
+    lines = [f"strongest triggers found in {texts} texts (score: attribution of their pairs, in units of probability)"]
     for label in labels:
         own = [trigger for trigger in triggers if trigger.label == label]
         lines += ["", f"  {label}", *(_line(trigger) for trigger in own)] + ["    none"] * (not own)
@@ -113,7 +115,7 @@ def _line(trigger: Trigger) -> str:
 
 
 def describe_attack(result: AttackResult) -> str:
-    """Accuracies before and after, in words."""
+    """Describe accuracies before and after an attack in words."""
     before = result.before
     lines = [
         f"accuracy on {sum(before.counts)} texts, with each trigger put into all of them",
@@ -128,14 +130,14 @@ def describe_attack(result: AttackResult) -> str:
 
 
 def _per_class(accuracy: Accuracy, *, values: bool = False) -> str:
-    """Names of the classes that have texts, or the accuracies below them."""
+    """Write the names of the classes that have texts, or their accuracies in the same columns."""
     return "  ".join(
         f"{f'{value:.3f}' if values else label:>{max(len(label), 5)}}" for label, value in accuracy.per_class().items()
     )
 
 
 def _examples(options: argparse.Namespace) -> list[Example]:
-    """The texts to search: those that are long enough, as many of them as are wanted."""
+    """Read the texts to search: those that are long enough, up to the limit."""
     everything = read_examples(options.data, "train")
     examples = [example for example in everything if len(example.text.split()) >= options.min_words]
     if not examples:
@@ -147,7 +149,7 @@ def _examples(options: argparse.Namespace) -> list[Example]:
 
 
 def _searched(examples: Sequence[Example], classifier: Classifier, journal: Path, n_steps: int) -> Found:
-    """What every text gives, by its number; what the journal holds is not searched again."""
+    """Search every text, by its number; texts in the journal are not searched again."""
     head = {
         "version": 1,
         "model": _digest(classifier),
@@ -175,14 +177,14 @@ class _Line(Sealed):
 
 
 def _resumed(journal: Path, head: dict[str, Any], count: int) -> Found:
-    """What an earlier run with the same head has found; the journal is begun where there is none."""
+    """Read the results of an earlier run with the same head; without a journal begin one."""
     first = json.dumps(head).encode() + b"\n"
     lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
-    whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last one may have been broken off
+    whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last line may be incomplete
     if whole[0] != first:
         raise ValueError(
-            f"{journal} holds what was found in other texts, with another model or other --steps: remove it, or give "
-            "another --output."
+            f"{journal} is of a run with other texts, another model or other --steps: remove it, or give another "
+            "--output."
         )
     try:
         rows = [unseal(_Line, line, 1) for line in whole[1:]]
@@ -197,7 +199,7 @@ def _resumed(journal: Path, head: dict[str, Any], count: int) -> Found:
 
 
 def _digest(classifier: Classifier) -> str:
-    """The model by its weights: a folder may hold another one by the next time."""
+    """Compute a digest of the model's weights, as a folder may hold another model in the next run."""
     digest = hashlib.sha256()
     for name, tensor in classifier.model.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""A small sentiment classifier and sixty film reviews, for examples, tests and first looks without a download.
+"""A small sentiment classifier and sixty film reviews, for examples, tests and first steps without a download.
 
 The model is a 6-layer BERT with 12 heads a layer, fine-tuned on SST-2; ``README.md`` beside this file is its card.
 
@@ -34,10 +34,9 @@ REVIEWS = _FOLDER / "reviews.tsv"
 def load_demo(
     dtype: torch.dtype = torch.float32, device: str | torch.device | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The bundled classifier in evaluation mode and its tokenizer; label 0 is negative, 1 positive.
+    """Load the bundled classifier in evaluation mode and its tokenizer; label 0 is negative, 1 positive.
 
-    The weights are stored in float16; ``dtype`` is what they are turned into, and ``device`` where they go (the
-    CPU if None).
+    The weights are stored in float16, and converted to ``dtype`` on ``device`` (by default the CPU).
 
     >>> model, tokenizer = load_demo()
     >>> inputs = tokenizer("A quiet and lovely film.", return_tensors="pt")
@@ -49,7 +48,7 @@ def load_demo(
 
 
 def load_reviews() -> list[tuple[str, int]]:
-    """Sixty review sentences written for this package, each with its label: 1 positive, 0 negative.
+    """Return sixty review sentences written for this package, each with its label: 1 positive, 0 negative.
 
     >>> reviews = load_reviews()
     >>> len(reviews)

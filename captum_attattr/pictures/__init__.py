@@ -1,4 +1,4 @@
-"""Pictures by matplotlib and Captum's visualizers: maps of heads and token pairs, tokens in colour."""
+"""Pictures by matplotlib and Captum's visualizers: maps of heads, maps of token pairs, coloured tokens."""
 
 from captum_attattr.pictures.explanations import visualize_explanation
 from captum_attattr.pictures.head_map import visualize_head_importance

@@ -1,4 +1,4 @@
-"""Pictures of an explanation, in matplotlib: which heads count, and which token looks at which."""
+"""Picture of an explanation, by matplotlib: attributions of heads and of token pairs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from captum_attattr.pictures.signed_map import (
 from captum_attattr.text.explanation import Explanation, TokenPair
 
 _MOST_BARS = 24
-# Inches: the left column, the margins for titles, axis names, and colour bars with their numbers.
+# Inches: the left column, and the margins for titles, axis names and colour bars with their numbers.
 _LEFT, _TITLES, _NAME, _COLOUR_BAR = 3.8, 0.95, 0.5, 0.85
 
 
@@ -30,8 +30,8 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
     Colours are signed and symmetric about zero, in the unit of the explained output.
 
     Args:
-        explanation: What to draw. Of more than 128 tokens the 128 with the largest scores are drawn, in order.
-        figure: An empty figure to draw into; by default a new one whose size suits the number of tokens.
+        explanation: The explanation. Of more than 128 tokens the 128 with the largest scores are drawn, in order.
+        figure: An empty figure to draw into; by default a new one whose size fits the number of tokens.
 
     Returns:
         The figure and its axes: heads, strongest pairs, all pairs. Works without a display.
@@ -44,7 +44,7 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
     """
     own = figure is None
     figure = FigureCanvasAgg(Figure(dpi=130)).figure if figure is None else figure
-    figure.set_layout_engine("none")  # everything is placed by hand, by the size of the labels
+    figure.set_layout_engine("none")  # _place sets all positions, by the sizes of the labels
     places = _strongest_tokens(explanation)
     side = side_of(len(places))
     bars = _bars(explanation, int(2.5 * side))
@@ -59,7 +59,7 @@ def visualize_explanation(explanation: Explanation, figure: Figure | None = None
 
 
 def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float, bars: float, *, resize: bool) -> None:
-    """Give each of the axes its place; where the figure's size is not ours to choose, shrink or stretch them all."""
+    """Set the positions of the axes; in a figure that must keep its size, scale all of them."""
     heads, best, pairs = axes
     layers, columns = grid
     cell = min(_LEFT / columns, 3.4 / layers)
@@ -89,7 +89,7 @@ def _draw_heads(explanation: Explanation, axes: Axes) -> None:
     axes.set_yticks(layers, [str(explanation.layers[place]) for place in layers])
     axes.tick_params(labelsize=8)
     axes.set(xlabel="head", ylabel="layer")
-    axes.set_title("Share of each head", fontsize=10)
+    axes.set_title("Attribution of each head", fontsize=10)
 
 
 def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes) -> None:
@@ -99,7 +99,7 @@ def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes
     axes.barh(range(len(pairs)), scores, color=[FOR if score > 0 else AGAINST for score in scores])
     axes.set_yticks(range(len(pairs)), names, fontsize=8, parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(f"share, {explanation.output_name}", fontsize=8)
+    axes.set_xlabel(f"attribution, {explanation.output_name}", fontsize=8)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.set_ylim(max(len(pairs), 4) - 0.4, -0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -112,7 +112,7 @@ def _draw_pairs(explanation: Explanation, places: np.ndarray, side: float, axes:
     names = [explanation.tokens[place] for place in places]
     name_rows_and_columns(axes, names, names, letters(side, len(places)))
     left_out = len(explanation.tokens) - len(places)
-    title = "Share of each token pair, summed over layers and heads"
+    title = "Attribution of each token pair, summed over layers and heads"
     axes.set_title(title + (f" ({left_out} weak tokens left out)" * bool(left_out)), fontsize=10)
 
 
@@ -122,7 +122,7 @@ def _strongest_tokens(explanation: Explanation) -> np.ndarray:
 
 
 def _bars(explanation: Explanation, k: int) -> list[TokenPair]:
-    """The strongest pairs, without those whose bar would be too short to see."""
+    """Return the strongest pairs, without those whose bars would be too short to see."""
     pairs = explanation.top_pairs(min(k, _MOST_BARS))
     return [pair for pair in pairs if abs(pair.score) >= 0.01 * abs(pairs[0].score)]
 

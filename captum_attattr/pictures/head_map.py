@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captum_attattr.heads.importance import Importance
 
-# Purple is for, orange against, white is zero: as in the pictures of explanations.
+# The colours of all pictures: purple is positive, orange negative, white zero.
 _SIGNED, _POSITIVE, _MISSING = "PuOr", "Purples", "#d9d9d9"
 _UNITS = {"attention": "probability", "random": "random number", "ablation_accuracy": "accuracy", "ablation": "loss"}
 
@@ -30,27 +30,26 @@ def visualize_head_importance(
     fig_size: tuple[float, float] | None = None,
     use_pyplot: bool = True,
 ) -> tuple[Figure, Axes]:
-    """Draw how much each head matters as an image: a row a layer, a column a head, colours in the measure's unit.
+    """Draw the importance of heads as an image: a row a layer, a column a head, colours in the measure's unit.
 
     It draws with ``captum.attr.visualization.visualize_image_attr``, whose arguments it takes and whose figure and axes
-    it returns. Captum scales an image to [-1, 1] and takes the numbers off its sides; here the colour bar has the true
-    numbers, and the sides those of layers and heads.
+    it returns. Captum scales an image to [-1, 1] and removes the tick labels; here the colour bar has the original
+    numbers, and the axes have those of layers and heads.
 
     Args:
-        importance: What :class:`HeadImportance` found, or any scores (layers, heads).
+        importance: The result of :class:`HeadImportance`, or any scores (layers, heads).
         plt_fig_axis: Figure and axes to draw into; by default new ones.
-        cmap: Colours. By default from white to purple, and if there are negative scores, to orange, white being zero.
-            Heads that were pruned away are grey.
+        cmap: Colour map. By default white is zero, purple positive and orange negative. Pruned heads are grey.
         show_colorbar: Whether to draw the colour bar.
         title: By default it names the measure and the number of examples.
-        fig_size: In inches; by default it suits the number of layers and heads.
+        fig_size: Size in inches; by default it fits the number of layers and heads.
         use_pyplot: As in Captum: make the figure with pyplot and show it; with False it is only returned.
 
     Returns:
         Figure and axes.
 
     Raises:
-        TypeError, ValueError: ``importance`` is not one, or has another number of axes.
+        TypeError, ValueError: ``importance`` is neither an importance nor a tensor, or has another number of axes.
 
     Example:
         >>> import torch
@@ -65,7 +64,7 @@ def visualize_head_importance(
     signed = bool((present < 0).any())
     if plt_fig_axis is None:
         plt_fig_axis = _new(fig_size or _size(scores), use_pyplot)
-    # Captum refuses a map of nothing, and scales what it is given: the scores themselves are put in afterwards.
+    # Captum refuses a map of zeros and scales the numbers: the scores themselves are set afterwards.
     shown = present / reach if present.any() else np.ones_like(present)
     figure, axes = visualization.visualize_image_attr(
         shown, sign="all" if signed else "positive", plt_fig_axis=plt_fig_axis, use_pyplot=False,
@@ -107,7 +106,7 @@ def _size(scores: np.ndarray) -> tuple[float, float]:
 
 
 def _label(axes: Axes, scores: np.ndarray) -> None:
-    """Numbers at the sides again, as many as there is room for."""
+    """Set the tick labels again, as many as fit."""
     layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
     axes.set_xticks(heads, [str(head) for head in heads])
     axes.set_yticks(layers, [str(layer) for layer in layers])

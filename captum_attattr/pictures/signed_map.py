@@ -1,4 +1,4 @@
-"""What the pictures share: signed colours, maps on a true scale about zero, and the choice of what is drawn."""
+"""Common parts of the pictures: maps with signed colours, symmetric about zero, figures, and the choice of tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERY, KEY = "query: the token that looks", "key: the token looked at"
 
 
 def signed_map(scores: np.ndarray, axes: Axes, inches: float) -> Colorbar:
-    """An image of the scores, ``inches`` wide, and a colour bar as high as it, but 5 inches at most."""
+    """Draw an image of the scores, ``inches`` wide, with a colour bar of the same height but at most 5 inches."""
     reach = float(np.abs(scores).max()) or 1.0
     image = axes.imshow(scores, cmap=COLOURS, vmin=-reach, vmax=reach, aspect="equal", interpolation="nearest")
     axes.set_anchor("NW")
@@ -31,31 +31,31 @@ def signed_map(scores: np.ndarray, axes: Axes, inches: float) -> Colorbar:
 
 
 def name_rows_and_columns(axes: Axes, rows: Sequence[str], columns: Sequence[str], size: float) -> None:
-    """The tokens beside a map of token pairs, in letters of that size."""
+    """Label the rows and columns of a map of token pairs, in letters of this size."""
     axes.set_xticks(range(len(columns)), columns, rotation=90, fontsize=size, parse_math=False)
     axes.set_yticks(range(len(rows)), rows, fontsize=size, parse_math=False)
     axes.set(xlabel=KEY, ylabel=QUERY)
 
 
 def side_of(tokens: int) -> float:
-    """Inches for so many rows or columns, so that each can be named."""
+    """Return the side of a map in inches such that all its rows or columns can be labelled."""
     return max(5.0, 0.26 * min(tokens, 20) + 0.14 * max(tokens - 20, 0))
 
 
 def letters(side: float, tokens: int) -> float:
-    """Size of letters with which so many rows or columns can be named along ``side`` inches."""
+    """Return the size of letters with which all rows or columns can be labelled along ``side`` inches."""
     return min(9.0, 0.72 * 72 * side / tokens)
 
 
 def strongest(strength: np.ndarray, most: int) -> np.ndarray:
-    """The places of the largest strengths, ``most`` at most, in the order of the text."""
+    """Return the indices of the largest strengths, at most ``most``, in the order of the text."""
     return np.sort(np.argsort(-strength, kind="stable")[:most])
 
 
 def new_figure(size: tuple[float, float], use_pyplot: bool) -> tuple[Figure, Axes]:
-    """A figure of that size in inches and its axes, by pyplot or without it."""
+    """Make a figure of this size in inches and its axes, with or without pyplot."""
     if use_pyplot:
-        from matplotlib import pyplot  # it looks for a display: only where it is asked for
+        from matplotlib import pyplot  # imported only if needed, as it looks for a display
 
         figure = pyplot.figure(figsize=size, dpi=_DPI)
     else:
@@ -64,7 +64,7 @@ def new_figure(size: tuple[float, float], use_pyplot: bool) -> tuple[Figure, Axe
 
 
 def shown(figure: Figure, use_pyplot: bool) -> Figure:
-    """The figure, shown if it is pyplot's."""
+    """Return the figure, after pyplot has shown it if that is wanted."""
     if use_pyplot:
         from matplotlib import pyplot
 
@@ -73,6 +73,6 @@ def shown(figure: Figure, use_pyplot: bool) -> Figure:
 
 
 def widest_name(axes: Axes, dpi: float) -> float:
-    """Inches that the labels of the vertical axis need, half an inch at least."""
+    """Return the width of the vertical axis's labels in inches, at least half an inch."""
     labels = axes.get_yticklabels()
     return max([0.5, *(float(label.get_window_extent().width) / dpi for label in labels)])

@@ -1,4 +1,4 @@
-"""Tokens and token pairs through Captum's visualizers, or beside them where they do not fit."""
+"""Pictures of tokens and token pairs, by Captum's visualizers where these are suitable, else by matplotlib."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def token_records(
     special: bool = True,
     true_labels: Label | Sequence[Label] = None,
 ) -> list[visualization.VisualizationDataRecord]:
-    """Token scores as Captum's records, for one table with those of ``LayerIntegratedGradients`` and others.
+    """Return token scores as Captum's records, for one table with those of ``LayerIntegratedGradients`` and others.
 
-    The scores are scaled to [-1, 1] by the largest magnitude. "Attribution Score" is their sum before that, and
-    ``convergence_score`` the delta of the layer whose delta is largest; both are in the unit of the output. (Captum
-    keeps ``convergence_score`` in the record and has no column for it in the table.) Tokens and labels are escaped,
-    as ``visualize_text`` writes them into HTML as they are.
+    The scores are scaled to [-1, 1] by the largest magnitude. "Attribution Score" is their sum before scaling, and
+    ``convergence_score`` the largest delta of a layer; both are in the unit of the output. (Captum's table has no
+    column for ``convergence_score``.) Tokens and labels are escaped, since ``visualize_text`` writes them into HTML as
+    they are.
 
     Args:
-        explanations: One, or several, a record each.
+        explanations: One explanation or several, a record each.
         reduction: "received", "sent" or "first", see :func:`captum_attattr.token_scores`.
-        special: Whether tokens that the tokenizer added are shown. Without them the others are scaled alone.
-        true_labels: Name or number of the true label, one for each explanation; None where it is not known.
+        special: Whether to show tokens that the tokenizer added. Without them only the others are scaled.
+        true_labels: Name or number of the true label, one for each explanation; None if it is not known.
 
     Raises:
-        ValueError: Unknown reduction or label, or the number of labels is not that of the explanations.
-        TypeError: Something given is no explanation.
+        ValueError: A reduction or label is unknown, or the number of labels is not that of the explanations.
+        TypeError: An argument is no explanation.
 
     Example:
         >>> from captum_attattr import explain, token_records
@@ -64,7 +64,7 @@ def token_records(
     several = [explanations] if isinstance(explanations, Explanation) else list(explanations)
     for explanation in several:
         if not isinstance(explanation, Explanation):
-            raise TypeError(f"Token scores come from explanations, as explain() gives them; got {_kind(explanation)}.")
+            raise TypeError(f"Token scores need explanations, as explain() returns them; got {_kind(explanation)}.")
     given: Any = true_labels
     given = given.tolist() if hasattr(given, "tolist") else given  # tensors and arrays
     truths = [given] * len(several) if given is None or isinstance(given, (str, int)) else list(given)
@@ -90,7 +90,7 @@ def visualize_tokens(
         legend: Whether to show Captum's legend.
 
     Returns:
-        The table, an ``IPython.display.HTML``, which was displayed, too.
+        The table, an ``IPython.display.HTML``, which is also displayed.
 
     Raises:
         ImportError: IPython is not installed; :func:`token_records` works without it.
@@ -99,7 +99,7 @@ def visualize_tokens(
     records = [*token_records(explanations, reduction, special=special, true_labels=true_labels), *beside]
     if find_spec("IPython") is None:
         raise ImportError(
-            "Captum shows text through IPython, which is not installed: pip install ipython. token_records(...) gives "
+            "Captum shows text with IPython, which is not installed: pip install ipython. token_records(...) returns "
             "the same records without it."
         )
     return visualization.visualize_text(records, legend=legend)
@@ -108,9 +108,9 @@ def visualize_tokens(
 def token_pair_result(
     explanation: Explanation, layer: int | None = None, head: int | None = None, *, normalize: Normalize = None
 ) -> LLMAttributionResult:
-    """Token pairs as Captum's ``LLMAttributionResult``: rows (outputs) are queries, columns (inputs) are keys.
+    """Return token pairs as Captum's ``LLMAttributionResult``: rows (outputs) are queries, columns (inputs) are keys.
 
-    Its ``plot_token_attr()`` draws a map with the number in every cell, which suits texts of up to a dozen tokens.
+    Its ``plot_token_attr()`` draws a map with a number in every cell, which is suitable for up to a dozen tokens.
 
     Args:
         explanation, layer, head, normalize: See :func:`visualize_token_pairs`.
@@ -137,23 +137,23 @@ def visualize_token_pairs(
     plt_fig_axis: tuple[Figure, Axes] | None = None,
     use_pyplot: bool = False,
 ) -> tuple[Figure, Axes]:
-    """Draw which token looks at which, and what that adds to the output: a labelled map with signs, on its true scale.
+    """Draw the attributions of token pairs as a labelled map with signs, in the unit of the output.
 
-    Purple speaks for the explained label, orange against it, white is zero; the colour bar is in the unit of the
-    output. It is drawn by matplotlib: of Captum's visualizers ``visualize_image_attr`` normalises what it draws, wipes
-    the tick labels and refuses a map of zeros, and ``LLMAttributionResult.plot_token_attr`` writes a number into each
-    cell, takes 1.3 inches a column (166 for 128 tokens), always goes through pyplot, takes no axes, and is red and
-    green. For short texts :func:`token_pair_result` hands the same map to it.
+    Purple raises the explained output, orange lowers it, white is zero. The map is drawn by matplotlib, as Captum's
+    visualizers are less suitable: ``visualize_image_attr`` normalises the numbers, removes the tick labels and refuses
+    a map of zeros; ``LLMAttributionResult.plot_token_attr`` writes a number into each cell, takes 1.3 inches a column
+    (166 for 128 tokens), always uses pyplot, takes no axes, and is red and green. For short texts
+    :func:`token_pair_result` gives the same map to it.
 
     Args:
-        explanation: What to draw.
+        explanation: The explanation.
         layer: Number of a layer in the model; None sums over all explained layers.
         head: Number of a head in that layer; None sums over all heads.
         normalize: Divide by the largest magnitude ("max"), the sum of magnitudes ("l1") or the norm ("l2").
-        most: Of more tokens than this the strongest rows and columns are drawn, in order, and the title says so.
-        title: In place of the own title.
-        plt_fig_axis: Figure and axes to draw into, as Captum's visualizers take them; by default new ones, whose size
-            suits the number of tokens.
+        most: Maximum number of rows and columns: of longer texts the strongest are drawn, and the title says so.
+        title: A title in place of the default one.
+        plt_fig_axis: Figure and axes to draw into, as for Captum's visualizers; by default new ones, whose size fits
+            the number of tokens.
         use_pyplot: Make the figure with pyplot and show it (Captum's default). Without it no display is needed.
 
     Returns:
@@ -166,7 +166,7 @@ def visualize_token_pairs(
         >>> from captum_attattr import explain, visualize_token_pairs
         >>> figure, axes = visualize_token_pairs(explain("A warm, funny film."), layer=5, head=0)
         >>> axes.get_title()
-        "Share of each token pair in the probability of 'positive', layer 5, head 0"
+        "Attribution of each token pair for the probability of 'positive', layer 5, head 0"
     """
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise ValueError(f"most must be a whole number of at least 1, got {most!r}.")
@@ -178,7 +178,7 @@ def visualize_token_pairs(
     figure, axes = new_figure((side, side), use_pyplot) if plt_fig_axis is None else plt_fig_axis
     inches = side if plt_fig_axis is None else float(axes.get_window_extent().width) / figure.dpi
     bar = signed_map(part, axes, inches)
-    unit = f"share, {explanation.output_name}" if normalize is None else f"share / {_SIZES[normalize]}"
+    unit = f"attribution, {explanation.output_name}" if normalize is None else f"attribution / {_SIZES[normalize]}"
     bar.set_label(unit, fontsize=8)
     tokens = np.array(explanation.tokens, dtype=object)
     name_rows_and_columns(axes, tokens[rows], tokens[columns], letters(inches, len(rows)))
@@ -209,7 +209,7 @@ def _record(
 
 
 def _label(explanation: Explanation, truth: Label) -> str:
-    """Name of a label given by name or number, escaped."""
+    """Return the escaped name of a label given by name or number."""
     if truth is None:
         return ""
     labels = explanation.labels
@@ -222,9 +222,9 @@ def _label(explanation: Explanation, truth: Label) -> str:
 
 
 def _pairs(explanation: Explanation, layer: int | None, head: int | None, normalize: Normalize) -> Tensor:
-    """(query, key): shares summed over what was not chosen."""
+    """Return attributions (query, key), summed over layers and heads unless these are chosen."""
     if not isinstance(explanation, Explanation):
-        raise TypeError(f"Token pairs come from an explanation, as explain() gives it; got {_kind(explanation)}.")
+        raise TypeError(f"Token pairs need an explanation, as explain() returns it; got {_kind(explanation)}.")
     attributions = explanation.attributions
     if layer is not None:
         if layer not in explanation.layers:
@@ -233,7 +233,7 @@ def _pairs(explanation: Explanation, layer: int | None, head: int | None, normal
     if head is not None:
         if layer is None:
             raise ValueError(
-                f"head {head!r} of which layer? Give layer, too: heads of different layers are no one head."
+                f"head {head!r} of which layer? Give layer, too: heads of different layers have nothing in common."
             )
         if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head < attributions.shape[1]:
             raise ValueError(
@@ -247,7 +247,7 @@ def _title(explanation: Explanation, layer: int | None, head: int | None, scores
     where = "summed over layers and heads" if layer is None else f"layer {layer}, "
     if layer is not None:
         where += "summed over heads" if head is None else f"head {head}"
-    title = f"Share of each token pair in the {explanation.explained}, {where}"
+    title = f"Attribution of each token pair for the {explanation.explained}, {where}"
     if part.size == scores.size:
         return title
     kept = np.abs(part).sum() / (np.abs(scores).sum() or 1)
@@ -256,7 +256,7 @@ def _title(explanation: Explanation, layer: int | None, head: int | None, scores
 
 
 def _fit(figure: Figure, axes: Axes, title: Text, side: float) -> None:
-    """Make the figure as large as the map with its names, title and colour bar."""
+    """Set the size of the figure to that of the map with its labels, title and colour bar."""
     name = 0.5 + widest_name(axes, figure.dpi)
     wide, high = (size / figure.dpi for size in title.get_window_extent().size)
     width, height = name + max(side + 0.9, 1.05 * wide), side + name + high + 0.3

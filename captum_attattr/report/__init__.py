@@ -1,4 +1,4 @@
-"""One self-contained page to explore explanations: heads, token pairs, attention beside attribution, the tree."""
+"""A self-contained page to explore explanations: heads, token pairs, attribution beside attention, the tree."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _PROGRAM = ("numbers.js", "plots.js", "words.js", "page.js")
 
 
 class Report:
-    """A page on which to explore one explanation or several: click on heads, tokens and pairs, slide through layers.
+    """An interactive page for one explanation or several: click on heads, tokens and pairs, move through layers.
 
-    It is one HTML file that needs no network: its Content-Security-Policy lets nothing in and nothing out. The pictures
-    are drawn by Bokeh, an optional package. In a notebook a report that ends a cell is shown there.
+    The page is one HTML file without network access: its Content-Security-Policy forbids all requests. The pictures are
+    drawn by Bokeh, an optional package. In a notebook a report at the end of a cell is shown there.
 
-    A page takes 1.4 MB, and for each sentence up to 5 bytes times layers times heads times the square of its tokens:
-    10 MB for 128 tokens in BERT-base.
+    A page takes 1.4 MB, and for each sentence up to 5 bytes times layers times heads times the square of its number of
+    tokens: 10 MB for 128 tokens in BERT-base.
 
     Args:
-        explanations: One or several, each a sentence on the page.
-        title: Of the page.
+        explanations: One explanation or several, each a sentence on the page.
+        title: Title of the page.
 
     Raises:
         ValueError: There is no explanation.
-        TypeError: Something given is no explanation.
+        TypeError: An argument is no explanation.
         ImportError: Bokeh is not installed.
 
     Example:
@@ -56,12 +56,12 @@ class Report:
         for given in self.explanations:
             if not isinstance(given, Explanation):
                 raise TypeError(
-                    f"A report is made of explanations, as explain() gives them; got a {type(given).__name__}."
+                    f"A report needs explanations, as explain() returns them; got a {type(given).__name__}."
                 )
         self._library = bokeh_source()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page to a file; folders that are missing are made.
+        """Write the page to a file; missing folders are made.
 
         Raises:
             ValueError: The file cannot be written.
@@ -72,7 +72,7 @@ class Report:
 
     @property
     def html(self) -> str:
-        """The page."""
+        """The page as HTML."""
         from captum_attattr.report.figures import document  # needs Bokeh, which is optional
 
         program = "\n".join(_text(name) for name in _PROGRAM)
@@ -95,7 +95,7 @@ class Report:
             yield f'<script type="application/json" class="sentence" data-name="{html.escape(name)}">{data}</script>'
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, for notebooks."""
+        """Return the page in a frame, for notebooks."""
         return (
             f'<iframe title="{html.escape(self.title)}" srcdoc="{html.escape(self.html)}" '
             'style="width: 100%; height: 900px; border: 1px solid #dddbe3; border-radius: 8px"></iframe>'
@@ -103,7 +103,7 @@ class Report:
 
 
 def bokeh_source() -> str:
-    """The source of BokehJS.
+    """Return the source code of BokehJS.
 
     Raises:
         ImportError: Bokeh is not installed; the message says how to install it.
@@ -122,5 +122,5 @@ def _text(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """How a Content-Security-Policy names a script that may run."""
+    """Return the hash by which a Content-Security-Policy allows a script."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

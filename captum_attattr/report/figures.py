@@ -1,6 +1,6 @@
-"""The page's pictures, as Bokeh figures without data: map of heads, two maps of token pairs, tree.
+"""The page's pictures as Bokeh figures without data: map of heads, two maps of token pairs, tree.
 
-The page fills them in: each has a source called after it, and annotations with names of their own.
+The page's script finds their data sources and annotations by name and fills them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHADES = 255
 
 @cache
 def document() -> dict[str, Any]:
-    """The figures as one Bokeh document, in JSON, with what ``Bokeh.embed.embed_items`` is to do with it."""
+    """Return the figures as a Bokeh document in JSON, with the arguments of ``Bokeh.embed.embed_items``."""
     ranges = _range(), _range()
     pictures = Document(title="")
     attributions, attention = palette(_SHADES), attention_palette(_SHADES)
@@ -76,7 +76,7 @@ def _heads() -> Any:
     plot.background_fill_color = "#f1eff4"
     source = ColumnDataSource({"head": [], "row": [], "colour": [], "says": []}, name="heads source")
     cells = plot.rect("head", "row", 0.94, 0.94, source=source, line_color=None, fill_color="colour")
-    # A cell under the pointer or out of the selection looks as it did: the frame shows what is chosen.
+    # Selection does not change the look of cells: the frame shows the chosen one.
     cells.nonselection_glyph = None
     plot.add_tools(HoverTool(tooltips="@says", renderers=[cells], attachment="above"))
     plot.add_layout(_frame("chosen", 3))
@@ -121,7 +121,7 @@ def _tree() -> Any:
     plot.bezier(*curve, source=edges, **look)
     marks = plot.scatter("x", "y", source=nodes, size=12, fill_color="white", line_color=_INK, line_width=2)
     letters = {"text_font": value(_FONT), "text_font_size": "11px", "text_align": "center", "text_baseline": "top"}
-    for number, colour in (("raises", FOR), ("lowers", AGAINST)):  # colours from the source fail when there are fewer
+    for number, colour in (("raises", FOR), ("lowers", AGAINST)):  # a colour column fails when rows are removed
         plot.text("x", "y", number, source=nodes, text_color=colour, y_offset=9, **letters)
     plot.add_tools(HoverTool(tooltips="@says", renderers=[marks]), SaveTool())
     plot.xaxis.major_label_orientation = math.pi / 2

@@ -29,7 +29,7 @@ function sumOf({ scales, whole }, heads, tokens, factor = 1) {
   return sum;
 }
 
-// Each head's share; with a token, that of the pairs which the token is in.
+// Each head's attribution; with a token, only of the pairs with this token.
 function headScores(sentence, token) {
   const tokens = sentence.tokens.length,
     { scales, whole } = sentence.shares;
@@ -49,7 +49,7 @@ function headScores(sentence, token) {
   );
 }
 
-// One number a token; with a token chosen, the share of its pairs with each, in both directions.
+// One number a token; with a chosen token, the attribution of its pairs with each token, in both directions.
 function tokenScores(matrix, tokens, side, chosen) {
   const at = (query, key) => matrix[query * tokens + key];
   return Array.from({ length: tokens }, (_, token) => {
@@ -72,7 +72,7 @@ function strongestPairs(matrix, tokens, token, count) {
   return own.slice(0, count).map((place) => [Math.floor(place / tokens), place % tokens, matrix[place]]);
 }
 
-// How much each token matters, as query and as key: whose names to write where not all fit.
+// How strong each token is, as query and as key: where not all names fit, the strongest tokens are labelled.
 function tokenStrength(matrix, tokens) {
   const strength = new Float64Array(tokens);
   for (let place = 0; place < matrix.length; place++) {

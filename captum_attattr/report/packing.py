@@ -1,4 +1,4 @@
-"""What the page knows about a sentence, in plain types: words, numbers, and matrices packed as small as they go."""
+"""The page's data of a sentence, in plain types: words, numbers, and compressed matrices."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from captum_attattr.tree.arguments import sentences_of
 from captum_attattr.tree.attribution_tree import AttributionTree
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
-"""Parts of the total: the tree of each is the beginning of the one before."""
+"""Fractions of the total: the tree of each is the beginning of the one before."""
 
 _LARGEST = 32767
 
 
 def sentence(explanation: Explanation) -> dict[str, Any]:
-    """Everything that the page shows of one explanation."""
+    """Return everything that the page shows of one explanation."""
     e = explanation
     return {
         "text": e.text,
@@ -48,10 +48,10 @@ def sentence(explanation: Explanation) -> dict[str, Any]:
 
 
 def pack(matrices: Tensor) -> dict[str, Any]:
-    """Matrices (L, H, T, T) as whole numbers times a scale for each head.
+    """Pack matrices (L, H, T, T) as whole numbers times a scale for each head.
 
-    The numbers are little-endian int16, deflated, in base64; an entry is off by at most half a scale, that is 1/65534
-    of the largest magnitude of its head.
+    The numbers are little-endian int16, deflated, in base64. The error of an entry is at most half a scale, that is
+    1/65534 of the largest magnitude of its head.
 
     Example:
         >>> import torch
@@ -66,7 +66,7 @@ def pack(matrices: Tensor) -> dict[str, Any]:
 
 
 def as_script(data: Any) -> str:
-    r"""JSON that no text in it can break out of a ``<script>`` element.
+    r"""Encode data as JSON that cannot end a surrounding ``<script>`` element.
 
     Example:
         >>> as_script("</script>")
@@ -77,14 +77,14 @@ def as_script(data: Any) -> str:
 
 
 def _norms(explanation: Explanation) -> list[float]:
-    """The size of each path's shares, against which its completeness gap is judged."""
+    """Return the norm of each path's attributions, with which its completeness gap is compared."""
     attributions = explanation.attributions
     one_path = explanation.settings["path"] == "joint"
     return [float(attributions.norm())] if one_path else attributions.flatten(1).norm(dim=1).tolist()
 
 
 def _tree(explanation: Explanation) -> dict[str, Any]:
-    """The edges (layer, query, key, score, share, crosses) at the lowest threshold, and how many are left at each."""
+    """Return the edges (layer, query, key, score, attribution, crosses) at the lowest threshold, and all counts."""
     e = explanation
     if len(e.tokens) < 2:
         return {"total": 0.0, "edges": [], "thresholds": [[part, 0] for part in THRESHOLDS]}

@@ -1,4 +1,4 @@
-// The page: what is chosen, and everything on it drawn anew when that changes.
+// The page: the current choice, and drawing everything again when it changes.
 
 const scripts = [...document.querySelectorAll("script.sentence")];
 const known = new Map();
@@ -23,7 +23,7 @@ async function open(number) {
   $("sentence").value = number;
   $("main").setAttribute("aria-busy", "true");
   const found = await load(number);
-  if (state.number !== number) return; // another sentence was asked for meanwhile
+  if (state.number !== number) return; // another sentence was chosen in the meantime
   sentence = found;
   Object.assign(state, { layer: null, head: null, token: null });
   describe(sentence);
@@ -70,7 +70,7 @@ function tree() {
   if (edges.length) drawTree(sentence, edges);
 }
 
-// With a token in passing, the colours are its own for as long as it is looked at.
+// While the pointer is on a token, the colours show its pairs.
 function colour(passing = null) {
   const chosen = passing ?? state.token;
   const scores = tokenScores(sentence.matrix, sentence.tokens.length, state.side, chosen);

@@ -1,4 +1,4 @@
-// Pictures: Bokeh draws them, this fills them in.
+// Pictures: Bokeh draws them, this code sets their data.
 
 const PURPLE = "#542788",
   ORANGE = "#b35806";
@@ -11,7 +11,7 @@ await Bokeh.embed.embed_items(documents, items);
 const model = (name) => Bokeh.documents[0].get_model_by_name(name);
 const Matrix = model("shares source").data.image[0].constructor;
 
-// Bokeh would look for formulas between these signs: no text of the user's is one.
+// Bokeh would read text between these signs as formulas, but the user's texts hold none.
 const plain = (text) => text.replaceAll("$$", "$\u2060$").replaceAll("\\", "\\\u2060");
 
 const pencil = document.createElement("canvas").getContext("2d");
@@ -83,7 +83,7 @@ function drawHeads(sentence, scores, state) {
   Object.assign(figure, { frame_width: Math.floor(cell * heads), frame_height: Math.floor(tall * layers) });
 }
 
-// Names along an axis: all where they fit, else those of the strongest that do not touch each other.
+// Names along an axis: all of them if they fit, else those of the strongest tokens that do not touch each other.
 function namesThatFit(names, strength, range, pixels, size) {
   const [low, high] = [Math.min(range.start, range.end), Math.max(range.start, range.end)];
   const apart = ((size + 1) * (high - low)) / pixels;
@@ -94,7 +94,7 @@ function namesThatFit(names, strength, range, pixels, size) {
   return new Map(named.sort((one, other) => one - other).map((place) => [place, names[place]]));
 }
 
-// The size of letters, and of the square that is left for a map beside the names of its rows.
+// The size of letters, and the side of the square that is left for a map beside the names of its rows.
 function room(sentence) {
   const tokens = sentence.tokens.length,
     size = tokens > 40 ? 10 : 12;
@@ -137,7 +137,7 @@ function zoomOut(sentence) {
   span(y_range, last, -0.5);
 }
 
-// Layers from the lowest on, each by itself; neighbours without an edge are taken together.
+// Layers from the lowest on, one a band, but neighbours without an edge in one band.
 function bandsOf(layers, edges) {
   const used = new Set(edges.map(([layer]) => layer));
   const bands = [];
@@ -149,9 +149,9 @@ function bandsOf(layers, edges) {
   return bands;
 }
 
-// Widths in pixels, in proportion to the shares: those that leave a token in one layer are 30 wide together at most.
+// Widths in pixels, proportional to the attributions; the edges of a query in one layer are together at most 30 wide.
 function widthsOf(edges) {
-  const sizes = edges.map(([, , , , share]) => Math.abs(share));
+  const sizes = edges.map(([, , , , attribution]) => Math.abs(attribution));
   const bundles = {};
   edges.forEach(([layer, query], place) => {
     bundles[[layer, query]] = (bundles[[layer, query]] ?? 0) + sizes[place];
@@ -160,7 +160,7 @@ function widthsOf(edges) {
   return sizes.map((size) => Math.max(unit * size, 0.5));
 }
 
-// How far beside its token each edge begins, in pixels: those of one layer side by side, in the order of their ends.
+// Where each edge begins, in pixels beside its token: in one layer side by side, ordered by their ends.
 function asideOf(edges, widths) {
   const aside = new Array(edges.length);
   edges.forEach(([layer, query], first) => {
@@ -176,37 +176,38 @@ function asideOf(edges, widths) {
   return aside;
 }
 
-// From a token's own line, at the layer of the edge, down to the token that hangs there.
+// The curves of edges: from the query's line, at the layer of the edge, down to the key.
 function curvesOf(edges, across, height, pixels) {
   const widths = widthsOf(edges);
   const aside = asideOf(edges, widths);
-  return edges.map(([, query, key, , share, crosses], place) => {
+  return edges.map(([, query, key, , attribution, crosses], place) => {
     const [x0, x1] = [across.get(query) + aside[place] / pixels.x, across.get(key)];
     const [y0, y1] = [height.get(key) + 1, height.get(key)];
-    const up = (4 / 3) * ((x1 > x0 ? aside[place] : -aside[place]) / pixels.y); // side by side in the middle, too
+    const up = (4 / 3) * ((x1 > x0 ? aside[place] : -aside[place]) / pixels.y); // parallel edges must not overlap
     return {
       ...{ x0, y0, x1, y1, cx0: x0, cy0: y0 - 0.55 + up, cx1: x1, cy1: y1 + 0.55 + up, width: widths[place] },
-      colour: share < 0 ? ORANGE : PURPLE,
+      colour: attribution < 0 ? ORANGE : PURPLE,
       dash: crosses ? "dashed" : "solid",
     };
   });
 }
 
-// A token hangs at the height of the layer of its edge, below the token that looks at it.
+// A token is drawn at the height of its edge's layer, below the token that looks at it.
 function drawTree(sentence, edges) {
   const figure = model("tree"),
     bands = bandsOf(sentence.layers, edges),
     top = bands.length,
     height = new Map(),
     above = new Map();
-  for (const [layer, query, key, score, share] of edges) {
+  for (const [layer, query, key, score, attribution] of edges) {
     height.set(
       key,
       bands.findIndex((band) => band.includes(layer)),
     );
     if (!height.has(query)) height.set(query, top);
-    const numbers = `share ${signed(share)}, ${percent(Math.abs(score))} of the total`;
-    above.set(key, [share, `${sentence.names[key]}, seen by ${sentence.names[query]} in layer ${layer}: ${numbers}`]);
+    const numbers = `attribution ${signed(attribution)}, ${percent(Math.abs(score))} of the total`;
+    const look = `${sentence.names[query]} looks at ${sentence.names[key]} in layer ${layer}`;
+    above.set(key, [attribution, `${look}: ${numbers}`]);
   }
   const within = [...height.keys()].sort((one, other) => one - other);
   const across = new Map(within.map((token, rank) => [token, rank]));

@@ -1,4 +1,4 @@
-// Words: what the page says in text, and the buttons made of tokens and pairs.
+// Words: the texts of the page, and the buttons for tokens and pairs.
 
 const MOST_LABELS = 8;
 const $ = (id) => document.getElementById(id);
@@ -8,7 +8,7 @@ const made = (name, settings = {}, ...children) => {
   return element;
 };
 
-// What stays the same while one looks at a sentence: the answer, the sliders' ends, the foot.
+// The parts that stay the same for a sentence: prediction, legend, the sliders' ends, the foot.
 function describe(sentence) {
   const { what, output, regression } = sentence;
   $("answer").textContent = regression
@@ -27,7 +27,7 @@ function describe(sentence) {
   foot(sentence);
 }
 
-// The most probable labels, with what is left unsaid counted.
+// The most probable labels, and the number of the others.
 function likelyLabels({ labels, probabilities }) {
   const places = [...labels.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
   const shown = places.slice(0, MOST_LABELS).map((place) => {
@@ -42,10 +42,10 @@ function foot(sentence) {
   const { settings, baseline, delta, norms, layers, output, what } = sentence;
   const joint = settings.path === "joint";
   $("completeness-hint").textContent =
-    `${joint ? "The" : "Each layer\u2019s"} shares sum to the ${what}, ${output.toFixed(4)}, minus what it is with ` +
+    `${joint ? "The" : "Each layer\u2019s"} attributions sum to the ${what}, ${output.toFixed(4)}, minus its value ` +
     (settings.baseline === "no attention"
-      ? `${joint ? "all attention" : "that layer\u2019s attention"} taken away.`
-      : `the attention at its baseline (${settings.baseline}).`);
+      ? `without ${joint ? "all attention" : "that layer\u2019s attention"}.`
+      : `with the attention at its baseline (${settings.baseline}).`);
   const row = (cell, ...texts) => made("tr", {}, ...texts.map((text) => made(cell, { textContent: text })));
   const body = baseline.map((start, place) => {
     const line = row(
@@ -58,7 +58,7 @@ function foot(sentence) {
     if (Math.abs(delta[place]) > 0.01 * norms[place] + 1e-6) line.lastChild.className = "wide";
     return line;
   });
-  $("completeness").replaceChildren(row("th", "", "at the baseline", "shares", "integration error"), ...body);
+  $("completeness").replaceChildren(row("th", "", "at the baseline", "attributions", "integration error"), ...body);
   $("settings").replaceChildren(
     ...Object.entries(settings).flatMap(([name, value]) => [
       made("dt", { textContent: name.replaceAll("_", " ") }),
@@ -67,7 +67,7 @@ function foot(sentence) {
   );
 }
 
-// A button for each token. `on` says what is to happen: choose(token) and light(token or null).
+// A button for each token; `on` has the callbacks choose(token) and light(token or null).
 function tokenButtons(sentence, on) {
   $("tokens").className = sentence.tokens.length > 60 ? "many" : "";
   const buttons = sentence.tokens.map((token, place) => {
@@ -85,7 +85,7 @@ function tokenButtons(sentence, on) {
   $("tokens").replaceChildren(...buttons);
 }
 
-// The tokens are one stop for the tab key; arrow keys, Home and End move among them.
+// The tab key stops once at the tokens; arrow keys, Home and End move among them.
 function moveAmongTokens(event) {
   const buttons = [...$("tokens").children],
     last = buttons.length - 1,
@@ -99,7 +99,7 @@ function moveAmongTokens(event) {
   found.focus();
 }
 
-// The tokens' colours: their scores, or their shares with the chosen one.
+// The tokens' colours: their scores, or their attributions with the chosen one.
 function colourTokens(sentence, scores, chosen, pressed) {
   const most = reach(scores) || 1;
   const how = chosen === null ? "" : ` with ${sentence.names[chosen]}, both ways`;
@@ -112,15 +112,15 @@ function colourTokens(sentence, scores, chosen, pressed) {
   });
 }
 
-// A button for each pair: who looks at whom, share, attention.
+// A button for each pair: query and key, attribution, attention.
 function listPairs(sentence, pairs, on) {
-  const buttons = pairs.map(([query, key, share]) => {
+  const buttons = pairs.map(([query, key, attribution]) => {
     const weight = sentence.weights[query * sentence.tokens.length + key];
     const button = made(
       "button",
       { type: "button" },
       made("span", { textContent: `${sentence.names[query]} \u2192 ${sentence.names[key]}` }),
-      made("span", { className: `number ${share < 0 ? "against" : "for"}`, textContent: signed(share) }),
+      made("span", { className: `number ${attribution < 0 ? "against" : "for"}`, textContent: signed(attribution) }),
       made("span", { className: "number", textContent: weight.toFixed(3) }),
     );
     button.addEventListener("click", () => on.choose(query));
@@ -137,16 +137,16 @@ function namePair(sentence, pair) {
   if (!pair) return $("pair").replaceChildren(made("span", { className: "hint", textContent: HINT }));
   const [query, key] = pair,
     place = query * sentence.tokens.length + key,
-    share = sentence.matrix[place];
+    attribution = sentence.matrix[place];
   return $("pair").replaceChildren(
     made("strong", { textContent: `${sentence.names[query]} \u2192 ${sentence.names[key]}` }),
-    " share ",
-    made("span", { className: share < 0 ? "against" : "for", textContent: signed(share) }),
+    " attribution ",
+    made("span", { className: attribution < 0 ? "against" : "for", textContent: signed(attribution) }),
     `, attention ${sentence.weights[place].toFixed(3)}`,
   );
 }
 
-// What is in view, in words: titles, sliders, status.
+// The names of the current view: titles, sliders, status.
 function nameView(sentence, { layer, head, token }, many) {
   const layerName = layer === null ? "all layers" : `layer ${sentence.layers[layer]}`;
   const headName = head === null ? "all heads" : `head ${head}`;
@@ -155,8 +155,8 @@ function nameView(sentence, { layer, head, token }, many) {
   const chosen = token === null ? null : `\u201c${sentence.names[token]}\u201d`;
   $("shown").textContent = `Shown: ${layerName}, ${headName}${chosen ? `, pairs of ${chosen}` : ""}`;
   $("all").hidden = layer === null && head === null && token === null;
-  $("heads-title").textContent = chosen ? `Heads: their shares through ${chosen}` : "Heads";
-  $("shares-title").textContent = `Attribution: share in the ${sentence.what}${many ? ", summed" : ""}`;
+  $("heads-title").textContent = chosen ? `Heads: attributions of the pairs of ${chosen}` : "Heads";
+  $("shares-title").textContent = `Attribution for the ${sentence.what}${many ? ", summed" : ""}`;
   $("attention-title").textContent = `Attention${many ? ", mean over heads" : ""}`;
 }
 
@@ -174,12 +174,12 @@ function nameTree({ what, second, settings, layers, tree }, edges, threshold) {
   const apart =
     settings.path === "joint" || layers.length < 2
       ? ""
-      : " These are layerwise shares: each layer\u2019s are shares of another difference. Joint ones add up.";
+      : " These are layerwise attributions, which do not add up over layers. Joint ones do.";
   $("tree-hint").textContent = edges.length
-    ? "How information flows to the top: a token hangs below the token that looks at it, in the layer where it does, " +
-      "with the share of that look in that layer alone (the map sums over layers), which is the width of its edge. " +
-      `Purple edges raise the ${what}, orange ones lower it${crossing}. After the strongest look from the top, those ` +
-      `of less than ${percent(threshold)} of the total, ${tree.total.toPrecision(3)}, are left out.${apart} ` +
+    ? "How information flows to the top: an edge leads from a token down to one that it looks at, in the layer of " +
+      "that look. Its width and number are the attribution in this layer alone (the map sums over layers). " +
+      `Purple edges raise the ${what}, orange ones lower it${crossing}. Except for the strongest look from the top, ` +
+      `those of less than ${percent(threshold)} of the total, ${tree.total.toPrecision(3)}, are left out.${apart} ` +
       "A click on a token chooses it."
     : "No token looks at another one: the tree has no edges.";
 }

@@ -1,4 +1,4 @@
-"""Attribution trees: how information flows from token to token, layer by layer, to what the output reads."""
+"""Attribution trees: how information flows from token to token, layer by layer, to the token that the output reads."""
 
 from captum_attattr.tree.attribution_tree import AttributionTree
 

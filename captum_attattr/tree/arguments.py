@@ -1,4 +1,4 @@
-"""What :class:`captum_attattr.AttributionTree` is given, checked, and in the form that the algorithm takes."""
+"""Arguments of :class:`captum_attattr.AttributionTree`, checked and converted for the algorithm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ Root = int | Literal["auto", "none"]
 
 
 def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
-    """(layer, query, key), summed over heads."""
+    """Check attributions and sum them over heads: (layer, query, key).
+
+    Raises:
+        TypeError, ValueError: They are not the finite attributions of one text.
+    """
     if not isinstance(attributions, Tensor):
         several = isinstance(attributions, (list, tuple))
         if not several or not all(isinstance(layer, Tensor) for layer in attributions):
@@ -27,8 +31,8 @@ def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
         stacked = stacked[:, 0]
     if stacked.dim() != 4 or stacked.shape[-1] != stacked.shape[-2] or stacked.shape[-1] < 2:
         raise ValueError(
-            "A tree is made of one text's attributions (layer, head, query, key) with at least two tokens, got the "
-            f"shape {tuple(stacked.shape)}. Of a batch take one text and cut off its padding."
+            "A tree needs one text's attributions (layer, head, query, key) with at least two tokens, got the "
+            f"shape {tuple(stacked.shape)}. Of a batch select one text and remove its padding."
         )
     if not stacked.isfinite().all():
         raise ValueError("Attributions hold NaN or infinite values.")
@@ -36,7 +40,7 @@ def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
 
 
 def one_each(name: str, given: Iterable[T], count: int) -> list[T]:
-    """As a list with one for each.
+    """Return a list and check that it has ``count`` entries.
 
     Raises:
         ValueError: There are more or fewer.
@@ -48,10 +52,10 @@ def one_each(name: str, given: Iterable[T], count: int) -> list[T]:
 
 
 def fraction(name: str, value: float) -> float:
-    """The number.
+    """Return a number and check that it is between 0 and 1.
 
     Raises:
-        ValueError: It is none from 0 to 1.
+        ValueError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{name} must be a number from 0 to 1, got {value!r}.")
@@ -59,7 +63,7 @@ def fraction(name: str, value: float) -> float:
 
 
 def root_of(root: Root, attributions: Tensor) -> int | None:
-    """Position of the token that the output reads, None if it reads all of them.
+    """Return the position of the token that the output reads, None if it reads all of them.
 
     Raises:
         ValueError: There is no such token.
@@ -77,14 +81,14 @@ def root_of(root: Root, attributions: Tensor) -> int | None:
 
 
 def explained_name(explanation: Explanation) -> str:
-    """What its shares are shares of."""
+    """Return the name of the explained output."""
     if len(explanation.labels) == 1:
         return "output"
     return f"{explanation.settings['output']} of {explanation.label!r}"
 
 
 def sentences_of(explanation: Explanation) -> list[int | None] | None:
-    """Each token's sentence, None for what the tokenizer added; None if the sentences cannot be told apart."""
+    """Return each token's sentence, None for tokens that the tokenizer added; None if the sentences are not known."""
     start = explanation.second_text_start
     if explanation.text_pair is not None and start is None:
         return None

@@ -1,4 +1,4 @@
-"""The attribution tree: how information flows, layer by layer, to what the classifier reads."""
+"""The attribution tree: how information flows, layer by layer, to the token that the classifier reads."""
 
 from __future__ import annotations
 
@@ -31,79 +31,81 @@ from captum_attattr.tree.words import as_dot, as_text
 
 Scale = Literal["total", "layer"]
 
-_LAYERWISE = "layerwise shares: those of different layers are shares of different differences"
+_LAYERWISE = "layerwise attributions, which do not add up over layers"
 
 
 class AttributionTree:
-    r"""Which token takes from which, in which layer, as one tree with the token that the output reads on top.
+    r"""The strongest looks from token to token, by layer, as a tree with the token that the output reads on top.
 
-    It is made of joint attributions, whose layers add up (``explain(..., path="joint")``), all on one scale. With
-    a(l, i, j), the share of token i looking at token j in layer l, summed over heads, the total is
+    "Look" is short for a pair: a query looks at a key. The tree needs joint attributions, whose layers add up
+    (``explain(..., path="joint")``), so that all are on one scale. With a(l, i, j), the attribution of token i looking
+    at token j in layer l, summed over heads, the total is
 
     .. math:: t = \sum_j \Big| \sum_{l, i} a(l, i, j) \Big|,
 
-    the sum of the magnitudes of the tokens' scores: :math:`|F(A) - F(A_0)|` where all tokens speak for the same side,
-    more where they contradict each other, so that it does not vanish where they are even. (The sum of all magnitudes
-    would grow with the numbers of layers and tokens, by small looks that cancel.)
+    the sum of the magnitudes of the tokens' scores. It is :math:`|F(A) - F(A_0)|` if all scores have the same sign, and
+    larger otherwise, so that it does not vanish where they cancel. (The sum of all magnitudes would grow with the
+    numbers of layers and tokens, by small looks that cancel.)
 
-    The root is the token that the output reads. Of all looks from a token of the tree at one outside of it, the one
-    with the largest magnitude is the next edge, and so on, as long as there is one of at least ``tau``, 2% of the
-    total. A token looks at others in layers below the one in which it is looked at: what was taken from it there is
-    what it was below that layer. What speaks against the output is an edge as well, with a negative share: the tree of
-    -F is the same with all signs turned. Two edges are there whatever they weigh, and nearly always are one: the root's
-    strongest look in any layer, and its look at the token of which it takes most over all layers, in the layer where it
-    takes most. So the largest share of the root's row in the map of token pairs is always in the tree. A token hangs
-    in one place only: strong looks at tokens that are there already are in the map, not in the tree. And the joint path
-    keeps all attention where it was: a look that only moves the attention of layers above it (in induction the one at
-    the token before) has no share on it, but has one on the layerwise path.
+    The root is the token that the output reads. The next edge is always the look of largest magnitude from a token in
+    the tree at a token outside it, as long as its magnitude is at least ``tau`` of the total (2%). A token's own looks
+    must be in layers below the one in which the tree reaches it, since only these can flow on through that look. Looks
+    that lower the output are edges as well, with negative attributions: the tree of -F is the same with all signs
+    reversed. Two edges are in the tree whatever their size, and usually they are the same: the root's strongest look in
+    any layer, and its strongest look at the token with the largest attribution in its row, summed over layers. So the
+    largest attribution in the root's row of the map of token pairs is always in the tree. Each token is in the tree
+    once: further strong looks at it are in the map only. The joint path keeps all attention fixed: a look that only
+    changes the attention of higher layers (in induction the look at the token before) has no attribution on it, but has
+    one on the layerwise path.
 
     ``scale="layer"`` is the paper's tree, a heuristic for
 
     .. math:: \max \sum_l \sum_{(i, j) \in E_l} a(l, i, j) - \lambda \sum_l |E_l|, \qquad
         E_l \subset \{(i, j): a(l, i, j) > \tau\}
 
-    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021) with each layer divided by its largest share in rows
-    other than [CLS]'s. So scores compare within a layer only: where a layer adds next to nothing, an edge of next to
-    nothing has the score 1. The top node is the token, [CLS] apart, that gathers the most from other tokens, over all
-    layers. From it downwards, layer by layer, every token that some token of the tree looks at with more than tau hangs
-    itself there, by the strongest such look. Last, [CLS] is put above the top node, in the top layer, whatever that
-    look weighs. The authors' script (``examples/attribution_tree.py`` in github.com/YRdddream/attattr) has no lambda,
-    no edge from [CLS] and no top layer; there the first look at a new token counts, in the order of the text, and a
-    token may look at others in the layer in which it is new.
+    (Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021) with each layer divided by its largest attribution in
+    rows other than [CLS]'s. So scores can be compared within a layer only: in a layer that adds hardly anything, an
+    edge that adds hardly anything may have the score 1. The top node is the token, except [CLS], with the largest sum
+    of attributions of its looks at other tokens, over all layers. From there downwards, layer by layer, every token
+    outside the tree that some token in it looks at with a score above tau is added, by the strongest such look. Last,
+    [CLS] is put above the top node, in the top layer, whatever the size of that look. The authors' script
+    (``examples/attribution_tree.py`` in github.com/YRdddream/attattr) has no lambda, no edge from [CLS] and no top
+    layer; it takes the first look at a new token, in the order of the text, and lets a token look at others in the
+    layer in which it is added.
 
-    Lambda works, on either scale, on the tree when it has grown: of its parts that hold the top, the one with the
-    largest objective is kept, which is all of it for lambda 0.
+    Lambda is applied, on either scale, to the complete tree: of its parts that contain the top, the one with the
+    largest objective is kept, which is the whole tree for lambda 0.
 
     Args:
         attributions: An :class:`Explanation`; or attributions of one text, (layer, head, query, key), the lowest layer
             first, or a list of (head, query, key).
-        tokens: What the tokens are called, for raw attributions; by default their positions.
-        scale: What scores are parts of: the "total", or the largest share of the "layer".
+        tokens: The tokens, for raw attributions; by default their positions.
+        scale: What scores are fractions of: the "total", or the largest attribution of the "layer".
         tau: Threshold of the edge scores, by default 0.02 of the total, or 0.4 of the layer.
-        top_tau: For ``scale="layer"``, the threshold in the top layer, by default 0. It matters for ``root="none"``
-            only: else the root's edge is all there is.
-        penalty: Lambda, the price of an edge, in the unit of the scores.
-        root: Position of the token that the classifier reads ([CLS]; the last token in decoders); "none" where it
-            reads all of them: then the token that looks most is the root (the paper's top node for ``scale="layer"``).
-            "auto" takes the only token with shares in the top layer (what is not read can have none there); else the
-            first token, or the last one where the first looks at no other, as in decoders.
+        top_tau: For ``scale="layer"``, the threshold in the top layer, by default 0. It matters only for
+            ``root="none"``; otherwise the root's edge is the only one there.
+        penalty: Lambda, the cost of an edge, in the unit of the scores.
+        root: Position of the token that the classifier reads ([CLS]; the last token in decoders); "none" if it reads
+            all of them: then the token with the strongest looks is the root (for ``scale="layer"`` the paper's top
+            node). "auto" takes the only token with attributions in the top layer (a token that is not read has none
+            there); else the first token, or the last one if the first looks at no other, as in decoders.
         layers: Numbers of the layers in the model, for raw attributions; by default 0, 1, 2, ...
-        segments: For each token, to which sentence of a pair it belongs, None for neither. For an explanation of a
-            pair by default what the special tokens between the sentences tell.
+        segments: For each token the sentence of a pair to which it belongs, None for neither. For an explanation of a
+            pair the default is given by the special tokens between the sentences.
 
     Raises:
-        ValueError: The arguments do not fit each other, a threshold is out of range, or shares are not finite.
+        ValueError: The arguments do not fit each other, a threshold is out of range, or attributions are not finite.
 
     Warns:
-        UserWarning: A layerwise explanation is put on one scale. Its shares are in one unit, but those of different
-            layers are shares of different differences. The picture and the text say so as well.
+        UserWarning: A layerwise explanation is put on one scale, although its attributions do not add up over layers.
+            The picture and the text say so as well.
 
     Example:
         >>> from captum_attattr import AttributionTree, explain
         >>> tree = AttributionTree(explain("The plot was interesting but the execution was poor.", path="joint"))
         >>> tree
         AttributionTree([CLS] -> poor, 3 edges, 6 layers)
-        >>> [(tree.tokens[edge.key], edge.layer, f"{edge.share:+.2f}") for edge in tree.edges]
+        >>> [(tree.tokens[edge.key], edge.layer, f"{edge.attribution:+.2f}") for edge in tree.edges]
         [('poor', 5, '+0.35'), ('execution', 5, '+0.05'), ('was', 5, '+0.02')]
     """
 
@@ -132,28 +134,28 @@ class AttributionTree:
         depth, count = summed.shape[:2]
         self.tokens = one_each("tokens", [str(n) for n in range(count)] if tokens is None else tokens, count)
         self.names = self.tokens if names is None else names
-        """The tokens, told apart where the same one is there more than once."""
+        """Unique names of the tokens."""
         self.layers = one_each("layers", range(depth) if layers is None else layers, depth)
         if any(below >= layer for below, layer in pairwise(self.layers)):
             raise ValueError(f"layers must go from the lowest to the top one, got {self.layers}.")
         self.segments = None if segments is None else one_each("segments", segments, count)
-        """Which sentence of a pair each token belongs to; None if that is not known."""
+        """The sentence of a pair to which each token belongs; None if it is not known."""
         self.root = root_of(root, summed)
         """Position of the token that the classifier reads, None if there is no such token."""
         self.scale: Scale = scale
-        """What scores are parts of."""
+        """What scores are fractions of."""
         self.total = total_of(summed)
         """The sum of the magnitudes of the tokens' scores, in the unit of the output."""
         self.penalty = fraction("penalty", penalty)
         grown, self.tau = _grown(summed, self.root, scale, tau, top_tau)
         self.top = grown.top
-        """Position of the token below the root: what its first edge leads to. Without a root it is the top itself."""
+        """Position of the token that the root's first edge leads to; without a root, of the top itself."""
         worth = grown.scores.abs() if scale == "total" else grown.scores
         self.edges = [
             Edge(self.layers[at[0]], at[1], at[2], float(grown.scores[at]), float(summed[at]))
             for at in best_part(grown.links, worth, grown.firm, self.penalty)
         ]
-        """Strongest first, or from the top layer down: every token comes as a key before it comes as a query."""
+        """Edges, the strongest first, or from the top layer down: a token is a key before it is a query."""
 
     @property
     def nodes(self) -> list[int]:
@@ -162,7 +164,7 @@ class AttributionTree:
 
     @property
     def objective(self) -> float:
-        """The sum of the edges' scores, on one scale of their magnitudes, minus the penalty for each of them."""
+        """The sum of the edges' scores (for ``scale="total"`` of their magnitudes), minus the penalty for each edge."""
         scores = [abs(edge.score) if self.scale == "total" else edge.score for edge in self.edges]
         return sum(score - self.penalty for score in scores)
 
@@ -181,9 +183,9 @@ class AttributionTree:
         return [edge for edge in self.edges if self._crosses(edge)]
 
     def to_networkx(self) -> nx.DiGraph:
-        """As a directed graph from queries to keys.
+        """Return the tree as a directed graph from queries to keys.
 
-        Nodes are positions, with ``token``; edges carry ``layer``, ``score`` and ``share``.
+        Nodes are positions, with ``token``; edges have ``layer``, ``score`` and ``share``, the attribution.
 
         Example:
             >>> from captum_attattr import AttributionTree, explain
@@ -200,15 +202,15 @@ class AttributionTree:
         return graph
 
     def to_text(self) -> str:
-        """As an indented tree for the terminal: each token with the layer in which it is looked at, share and score.
+        """Return the tree as indented text: each token with the layer, attribution and score of its edge.
 
         Example:
             >>> import torch
             >>> from captum_attattr import AttributionTree
-            >>> shares = torch.zeros(2, 1, 3, 3)
-            >>> shares[1, 0, 0, 2] = 0.5
-            >>> shares[0, 0, 2, 1] = -0.25
-            >>> print(AttributionTree(shares, ["[CLS]", "not", "bad"]).to_text())
+            >>> attributions = torch.zeros(2, 1, 3, 3)
+            >>> attributions[1, 0, 0, 2] = 0.5
+            >>> attributions[0, 0, 2, 1] = -0.25
+            >>> print(AttributionTree(attributions, ["[CLS]", "not", "bad"]).to_text())
             ╙── [CLS]
                 └── bad      layer 1  +0.50   67% of the total
                     └── not  layer 0  -0.25   33% of the total
@@ -218,10 +220,10 @@ class AttributionTree:
         return "\n".join([as_text(self.names, self.nodes[0], self.edges, crossing, whole), *self._notes])
 
     def to_dot(self) -> str:
-        """In Graphviz's language, for ``dot -Tsvg``: what is looked at in one layer stands at one height.
+        """Return the tree in Graphviz's language, for ``dot -Tsvg``, with the keys of one layer at one height.
 
-        Edges are as wide as their shares are large, purple where they speak for the output and orange where against it,
-        labelled with layer and share; those that cross sentences are dashed.
+        The width of an edge is proportional to its attribution; purple edges raise the output, orange ones lower it.
+        They are labelled with layer and attribution, and dashed if they cross sentences.
         """
         crossing = {edge for edge in self.edges if self._crosses(edge)}
         return as_dot(self.tokens, self.layers, self.nodes[0], self.edges, crossing)
@@ -229,18 +231,18 @@ class AttributionTree:
     def plot(
         self, *, title: str | None = None, plt_fig_axis: tuple[Figure, Axes] | None = None, use_pyplot: bool = False
     ) -> tuple[Figure, Axes]:
-        """Draw the tree over the sentence: heights are layers, wider edges have larger shares, and signs are colours.
+        """Draw the tree over the sentence: heights are layers, widths are attributions, and colours are signs.
 
-        A token stands in its own column, at the height where it is looked at, with the share of that look; from there
-        its line goes down to the layers in which it looks at others itself. Layers without an edge share one band. The
-        text stands at the foot, what is not in the tree in grey; of more than 60 tokens only those in the tree are
-        drawn, and the picture says so. Purple edges speak for the output, orange ones against it; those that cross the
-        two sentences of a pair are dashed.
+        Each token of the tree is drawn in its own column, at the height of the layer of its edge, with the attribution
+        of the edge; a line leads down to the layers of its own looks. Neighbouring layers without an edge are drawn as
+        one band. The text is below the tree, with tokens outside the tree in grey; of more than 60 tokens only those in
+        the tree are drawn, and the picture says so. Purple edges raise the output, orange ones lower it; those that
+        cross the two sentences of a pair are dashed.
 
         Args:
-            title: In place of the own title.
-            plt_fig_axis: Figure and axes to draw into, as Captum's visualizers take them; by default new ones, whose
-                size suits the tree.
+            title: A title in place of the default one.
+            plt_fig_axis: Figure and axes to draw into, as for Captum's visualizers; by default new ones, whose size
+                fits the tree.
             use_pyplot: Make the figure with pyplot and show it (Captum's default). Without it no display is needed.
 
         Returns:
@@ -260,9 +262,9 @@ class AttributionTree:
 
     def _what_widths_are(self) -> list[str]:
         if self.scale == "layer":
-            return ["widths are shares divided by the largest one of their layer: they compare within a layer only"]
+            return ["widths are attributions divided by the largest one of their layer: compare within a layer only"]
         least = f"{100 * self.tau:.3g}% of the total, {self.total:.3g}"
-        return [f"widths are shares; looks of less than {least}, are left out", *self._notes]
+        return [f"widths are attributions; looks of less than {least}, are left out", *self._notes]
 
     def _crosses(self, edge: Edge) -> bool:
         ends = {None} if self.segments is None else {self.segments[edge.query], self.segments[edge.key]}
@@ -272,10 +274,12 @@ class AttributionTree:
 def _grown(
     attributions: Tensor, root: int | None, scale: Scale, tau: float | None, top_tau: float | None
 ) -> tuple[Grown, float]:
-    """The tree on that scale, and the threshold that it was grown with."""
+    """Grow the tree on a scale: returns it and its threshold."""
     if scale == "total":
         if top_tau is not None:
-            raise ValueError("top_tau is for scale='layer': on one scale one threshold, tau, holds in all layers.")
+            raise ValueError(
+                "top_tau is for scale='layer': with scale='total' one threshold, tau, holds in all layers."
+            )
         least = fraction("tau", 0.02 if tau is None else tau)
         return grow_by_attribution(attributions, root, least), least
     if scale == "layer":
@@ -288,8 +292,8 @@ def _notes(explanation: Explanation, scale: Scale) -> list[str]:
     if scale != "total" or explanation.settings["path"] == "joint":
         return []
     warnings.warn(
-        f"The tree puts all layers on one scale, and these are {_LAYERWISE}. explain(..., path='joint') gives shares "
-        "that add up over layers; scale='layer' divides each layer by its own largest share.",
+        f"The tree puts all layers on one scale, but these are {_LAYERWISE}. explain(..., path='joint') gives "
+        "attributions that add up; scale='layer' divides each layer by its own largest attribution.",
         UserWarning,
         stacklevel=3,
     )

@@ -1,7 +1,7 @@
-"""The tree as the paper grows it, each layer divided by its own largest share.
+"""The paper's tree, with each layer divided by its own largest attribution.
 
-Source: Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021. Sizes in different layers cannot be compared: in a
-layer that adds next to nothing some edge has the score 1 all the same.
+Source: Hao, Dong, Wei, Xu: Self-Attention Attribution, AAAI 2021. Scores of different layers cannot be compared: even
+in a layer that adds hardly anything some edge has the score 1.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from captum_attattr.tree.growth import Grown, Link
 
 
 def grow_by_layer(attributions: Tensor, root: int | None, tau: float, top_tau: float) -> Grown:
-    """The paper's tree: under the root the token that gathers the most, and what hangs on that."""
+    """Grow the paper's tree: the top node below the root, and the tree below the top node."""
     top, scores = _top_node(attributions, root), _edge_scores(attributions, root)
     return Grown(top, scores, _grow(scores, top, root, tau, top_tau), 0 if root is None else 1)
 
 
 def _top_node(attributions: Tensor, root: int | None) -> int:
-    """The token, root apart, that gathers the most from other tokens, over all layers."""
+    """Return the token, except the root, with the largest sum of its looks at other tokens, over all layers."""
     total = attributions.sum(0)
     gathered = total.sum(-1) - total.diagonal()
     if root is not None:
@@ -28,9 +28,10 @@ def _top_node(attributions: Tensor, root: int | None) -> int:
 
 
 def _edge_scores(attributions: Tensor, root: int | None) -> Tensor:
-    """Each layer divided by its largest share in rows other than the root's; by its largest magnitude if there is none.
+    """Divide each layer by its largest attribution in rows other than the root's.
 
-    In the top layer of a classifier that reads [CLS] alone, there is none: all other rows are zero.
+    If there is none above zero, as in the top layer of a classifier that reads only [CLS], divide by the layer's
+    largest magnitude.
     """
     others = torch.arange(attributions.shape[1]) != (-1 if root is None else root)
     largest = attributions[:, others].amax((1, 2), keepdim=True)
@@ -39,10 +40,10 @@ def _edge_scores(attributions: Tensor, root: int | None) -> Tensor:
 
 
 def _grow(scores: Tensor, top: int, root: int | None, tau: float, top_tau: float) -> list[Link]:
-    """The tree as (layer, query, key), from the top down; each token after the one that it hangs on.
+    """Grow the tree as (layer, query, key), from the top down, so that a token is a key before it is a query.
 
-    A root is put above the top node in the top layer, and the rest grows in the layers below it; without one the top
-    layer takes part, with its own threshold.
+    With a root, its edge to the top node takes the top layer, and the rest grows in the layers below; without one the
+    tree also grows in the top layer, with its own threshold.
     """
     depth, count, _ = scores.shape
     highest = depth - 1

@@ -17,16 +17,14 @@ from captum_attattr.tree.layout import GREY, Plan, Sheet, numbers_of, starts, wi
 _LINE, _BAND = "#c8c8c8", "#f4f4f4"
 _LETTERS, _SMALL = 9.0, 7.5
 _DASHES = 6.0, 3.0
-"""Points, on and off, whatever the width."""
+"""Points on and off, for edges of all widths."""
 
 
 def draw_tree(plan: Plan, axes: Axes, title: str | None, *, resize: bool) -> None:
-    """Draw it; with ``resize`` the figure gets the size that suits the tree, else all shrinks with the axes."""
+    """Draw the tree; with ``resize`` the figure gets the size of the tree, otherwise the tree is scaled to the axes."""
     words = _texts(plan, axes, plan.shown)
-    attributions = zip(plan.edges, numbers_of(plan.edges), strict=True)
-    numbers = {
-        edge.key: axes.text(0, 0, _with_minus(attribution), fontsize=_SMALL) for edge, attribution in attributions
-    }
+    written = zip(plan.edges, numbers_of(plan.edges), strict=True)
+    numbers = {edge.key: axes.text(0, 0, _with_minus(number), fontsize=_SMALL) for edge, number in written}
     sizes = [{place: _inches(text)[0] for place, text in texts.items()} for texts in (words, numbers)]
     sheet = Sheet.from_sizes(sizes[0], sizes[1], set(plan.heights), plan.is_whole)
     above = [
@@ -59,14 +57,14 @@ def _inches(text: Text) -> tuple[float, float]:
 
 
 def _extent(width: float, height: float, above: Sequence[Text], legend: Sequence[Text]) -> tuple[float, float]:
-    """Of everything: the tree of that size, and what is written above it."""
+    """Return the width and height of the tree together with the texts above it."""
     row = 0.1 + sum(_inches(text)[0] + 0.6 for text in legend)
     wide = max(width, row, *(1.05 * _inches(text)[0] + 0.2 for text in above))
     return wide, height + 0.2 * bool(legend) + sum(_inches(text)[1] + 0.08 for text in above) + 0.05
 
 
 def _fit(axes: Axes, width: float, height: float, resize: bool) -> float:
-    """Make the axes' units inches, or as much of one as fits; returns how much that is."""
+    """Set the units of the axes to inches, or to the fraction of an inch that fits, and return this scale."""
     figure = cast(Figure, axes.get_figure(root=True))
     scale = 1.0
     if resize:
@@ -83,7 +81,7 @@ def _fit(axes: Axes, width: float, height: float, resize: bool) -> float:
 def _draw_above(
     axes: Axes, height: float, above: Sequence[Text], legend: Sequence[tuple[Text, str, bool]], scale: float
 ) -> None:
-    """From the tree upwards: what edges mean, the small print, the title."""
+    """Draw, from the tree upwards, the legend, the small print and the title."""
     x = 0.1
     for text, colour, dashed in legend:
         style = (0, (2 * _DASHES[0] / 3, 2 * _DASHES[1] / 3)) if dashed else "-"
@@ -100,7 +98,7 @@ def _draw_above(
 
 
 def _draw_layers(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
-    """A band for each layer, with its number, and a line between two sentences."""
+    """Draw a band for each layer, with its number, and a line between two sentences."""
     right, _ = sheet.size(len(plan.bands))
     for height, layers in enumerate(plan.bands):
         if height % 2 == 0:
@@ -116,7 +114,7 @@ def _draw_layers(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
 def _draw_words(
     plan: Plan, sheet: Sheet, axes: Axes, words: dict[int, Text], numbers: dict[int, Text], scale: float
 ) -> None:
-    """The tree's words at their heights with their numbers, and the text at the foot, where all of it is drawn."""
+    """Draw the tree's words at their heights with their numbers, and the text below if all of it is drawn."""
     inside = words if not plan.is_whole else _texts(plan, axes, plan.heights)
     for place, word in [*words.items(), *inside.items()]:
         word.set(position=(sheet.columns[place], sheet.row), ha="center", va="center", rotation=90 * sheet.upright)
@@ -133,7 +131,7 @@ def _draw_words(
 
 
 def _draw_edges(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
-    """From a token's own line, which goes down to the layers in which it looks at others, to what it looks at."""
+    """Draw each token's line, down to the layers of its looks, and from there an edge to each of its keys."""
     heights = plan.heights
     for query in {edge.query for edge in plan.edges}:
         lowest = min(heights[edge.key] for edge in plan.edges if edge.query == query) + 1
@@ -143,9 +141,9 @@ def _draw_edges(plan: Plan, sheet: Sheet, axes: Axes, scale: float) -> None:
     for edge, crosses, points, aside in looks:
         start, end = sheet.columns[edge.query] + aside, sheet.columns[edge.key]
         low, high = sheet.y(heights[edge.key]), sheet.y(heights[edge.key] + 1)
-        bend, up = sheet.step * 0.55, 4 / 3 * (aside if end > start else -aside)  # side by side in the middle, too
+        bend, up = sheet.step * 0.55, 4 / 3 * (aside if end > start else -aside)  # parallel edges must not overlap
         curve = CurvePath([(start, high), (start, high - bend + up), (end, low + bend + up), (end, low)], [1, 4, 4, 4])
-        style = (0, tuple(dash / points for dash in _DASHES)) if crosses else "-"  # matplotlib takes them in widths
+        style = (0, tuple(dash / points for dash in _DASHES)) if crosses else "-"  # in units of the line width
         patch = PathPatch(curve, facecolor="none", edgecolor=FOR if edge.attribution > 0 else AGAINST, capstyle="butt")
         patch.set(linewidth=scale * points, linestyle=style, zorder=3)
         patch.set_gid(f"edge {edge.query} {edge.key}")

@@ -1,7 +1,7 @@
-"""Which token hangs on which, in which layer: the algorithm behind :class:`captum_attattr.AttributionTree`.
+"""The algorithm of :class:`captum_attattr.AttributionTree`: which edges a tree has.
 
-Layers are places from 0, the lowest, and shares are (layer, query, key), summed over heads. Here all layers are on one
-scale; :mod:`captum_attattr.tree.by_layer` divides each by its own largest share, as the paper does.
+Layers are indices from 0, the lowest, and attributions are (layer, query, key), summed over heads. Here all layers are
+on one scale; :mod:`captum_attattr.tree.by_layer` divides each by its own largest attribution, as the paper does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Link = tuple[int, int, int]
-"""Layer, query and key, as places."""
+"""Layer, query and key, as indices."""
 
 
 class Edge(NamedTuple):
@@ -36,32 +36,35 @@ class Edge(NamedTuple):
 
 
 class Grown(NamedTuple):
-    """A tree, before a penalty takes its branches."""
+    """A complete tree, before the penalty removes branches."""
 
     top: int
     scores: Tensor
     """(layer, query, key)."""
     links: list[Link]
-    """From the top down; each token comes after the one that it hangs on."""
+    """From the top down: a token is a key before it is a query."""
     firm: int
-    """So many of the first links are there whatever they weigh."""
+    """Number of links at the beginning that stay, whatever their size."""
 
 
 def only_reader(attributions: Tensor) -> int | None:
-    """The only token with shares in the top layer: what the classifier does not read can have none there."""
+    """Return the only token with attributions in the top layer, if there is just one.
+
+    Tokens that the classifier does not read have none there.
+    """
     rows = attributions[-1].ne(0).any(-1).nonzero().flatten().tolist()
     return rows[0] if len(rows) == 1 else None
 
 
 def total_of(attributions: Tensor) -> float:
-    """The sum over tokens of the magnitudes of what they are given, each over all layers and queries."""
+    """Sum the magnitudes of the tokens' scores; a score is the sum over all layers and queries."""
     return float(attributions.sum((0, 1)).abs().sum())
 
 
 def grow_by_attribution(attributions: Tensor, root: int | None, tau: float) -> Grown:
-    """All layers on one scale: of all looks from the tree at tokens outside of it the largest, and again, and again.
+    """Grow a tree with all layers on one scale: always add the largest look from the tree at a token outside it.
 
-    A look of less than ``tau`` of the total does not count. Without a root the token that looks most is the top.
+    Looks below ``tau`` of the total are left out. Without a root the token with the largest looks is the top.
     """
     total = total_of(attributions)
     sizes = attributions.abs().numpy().copy()
@@ -74,7 +77,7 @@ def grow_by_attribution(attributions: Tensor, root: int | None, tau: float) -> G
 
 
 def _firm_links(attributions: Tensor, sizes: np.ndarray, reader: int) -> list[Link]:
-    """The reader's strongest look, and its look at the token of which it takes most over all layers, if another."""
+    """Return the reader's strongest look, and that at the token with the largest sum over layers, if another one."""
     row = sizes[:, reader]
     if not row.any():
         return []
@@ -86,7 +89,7 @@ def _firm_links(attributions: Tensor, sizes: np.ndarray, reader: int) -> list[Li
 
 
 def _strongest_first(sizes: np.ndarray, reader: int, firm: Sequence[Link], least: float) -> list[Link]:
-    """Grow on from the firm links; equal looks in the order of layers, queries and keys."""
+    """Continue from the firm links; equal looks are taken in the order of layers, queries and keys."""
     links, heights = list(firm), {reader: len(sizes)} | {key: layer for layer, _, key in firm}
     waiting = [look for token, height in heights.items() for look in _looks(sizes[:height], token, least)]
     heapq.heapify(waiting)
@@ -102,7 +105,7 @@ def _strongest_first(sizes: np.ndarray, reader: int, firm: Sequence[Link], least
 
 
 def _looks(sizes: np.ndarray, query: int, least: float) -> Iterator[tuple[float, Link]]:
-    """What a token looks at in these layers: each key in the layer where it does so most, the size with a minus."""
+    """Yield a token's looks: each key in the layer of its largest size, as the negative size and the link."""
     if len(sizes):
         layers, most = sizes[:, query].argmax(0), sizes[:, query].max(0)
         for key in np.flatnonzero((most >= least) & (most > 0)).tolist():
@@ -110,9 +113,9 @@ def _looks(sizes: np.ndarray, query: int, least: float) -> Iterator[tuple[float,
 
 
 def best_part(links: Sequence[Link], worth: Tensor, firm: int, penalty: float) -> list[Link]:
-    """Of the parts of a tree that hold its top, the one with the largest sum of (worth - penalty).
+    """Return the part of a tree, with its top, that has the largest sum of (worth - penalty).
 
-    What hangs on a key is worth its own edge and all that is worth keeping below it. Firm links always stay.
+    A branch is worth its own edge and all branches worth keeping below it. Firm links always stay.
     """
     gain = {key: float(worth[layer, query, key]) - penalty for layer, query, key in links}
     for _, query, key in reversed(links):

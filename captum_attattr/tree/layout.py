@@ -1,4 +1,4 @@
-"""Where everything goes in the picture of an attribution tree, and how wide and in which colour it is drawn."""
+"""The layout of the picture of an attribution tree: positions, widths, colours and texts."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from captum_attattr.tree.growth import Edge
 
 GREY = "#6e6e6e"
 _MOST_TOKENS = 60
-# Inches: between words, the column of an upright word, a word's height, between layers, and the layers' names.
+# Inches: gap between words, width of an upright word, height of a word, height of a layer, width of layer names.
 _GAP, _UPRIGHT, _HIGH, _STEP, _LEFT = 0.18, 0.26, 0.14, 0.66, 0.9
 _NUMBER = 0.15
-"""Inches: from the edge of a word to the middle of its number, and more room that the number takes."""
+"""Inches: from the edge of a word to the middle of its number, and the width added for an upright number."""
 _WIDEST = 12.0
-"""Inches: in a wider sentence the words stand upright."""
+"""Inches: in wider sentences words are upright."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn, in plain terms: a tree over a text."""
+    """The content of the picture: a tree over a text."""
 
     tokens: Sequence[str]
     sentences: Sequence[int | None] | None
@@ -31,47 +31,47 @@ class Plan:
     edges: Sequence[Edge]
     crossing: Sequence[bool]
     what: str
-    """What the shares are shares of."""
+    """The name of the explained output."""
     notes: Sequence[str]
-    """What has to be known of the widths."""
+    """Notes on the meaning of the widths."""
 
     @property
     def bands(self) -> list[list[int]]:
-        """Layers from the lowest on, each by itself; neighbours without an edge are taken together."""
+        """Layers from the lowest on, one a band, but neighbours without an edge in one band."""
         used = {edge.layer for edge in self.edges}
         runs = [list(run) for _, run in groupby(self.layers, used.__contains__)]
         return [band for run in runs for band in ([[layer] for layer in run] if run[0] in used else [run])]
 
     @property
     def heights(self) -> dict[int, int]:
-        """Of each token in the tree: how many bands are below it."""
+        """For each token in the tree, the number of bands below it."""
         places = {layer: place for place, band in enumerate(self.bands) for layer in band}
         return {self.top: len(self.bands)} | {edge.key: places[edge.layer] for edge in self.edges}
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is room for the whole text."""
+        """Whether the whole text is drawn."""
         return len(self.tokens) <= _MOST_TOKENS
 
     @property
     def shown(self) -> list[int]:
-        """The tokens that have a column: all, or those in the tree."""
+        """The tokens with a column: all of them, or those in the tree."""
         return list(range(len(self.tokens))) if self.is_whole else sorted(self.heights)
 
     @property
     def title(self) -> str:
-        """What the picture says."""
-        return f"What flows to {self.tokens[self.top]}: shares in the {self.what}"
+        """The title."""
+        return f"What flows to {self.tokens[self.top]}: attributions for the {self.what}"
 
     @property
     def small_print(self) -> str:
-        """What has to be known to read it."""
+        """The notes below the title."""
         left_out = len(self.tokens) - len(self.shown)
         return "\n".join([*self.notes, *[f"{left_out} tokens that are not in the tree are left out"] * bool(left_out)])
 
     @property
     def legend(self) -> list[tuple[str, str, bool]]:
-        """Of each kind of edge that is there: what it means, its colour, and whether it is dashed."""
+        """The meaning and colour of each kind of edge in the tree, and whether it is dashed."""
         kinds = [
             (f"raises the {self.what}", FOR, False, any(edge.attribution > 0 for edge in self.edges)),
             (f"lowers the {self.what}", AGAINST, False, any(edge.attribution <= 0 for edge in self.edges)),
@@ -82,24 +82,31 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sheet:
-    """Where things go, in inches, which are the units of the axes."""
+    """Positions in inches, which are the units of the axes."""
 
     columns: dict[int, float]
     """Middle of each token's word."""
     ends: dict[int, tuple[float, float]]
-    """Left and right of each token's column."""
+    """Left and right end of each token's column."""
     upright: bool
     row: float
-    """Of the text."""
+    """Height of the text."""
     foot: float
-    """Of the lowest layer."""
+    """Height of the lowest layer."""
     step: float
+    """Distance between layers."""
     words: dict[int, float]
     """Length of each token's word."""
 
     @classmethod
     def from_sizes(cls, words: dict[int, float], numbers: dict[int, float], inside: set[int], has_row: bool) -> Sheet:
-        """For words and numbers of these lengths, of which some are in the tree, with or without the text below it."""
+        """Make the layout for words and numbers of these lengths.
+
+        Args:
+            words, numbers: Lengths of the tokens' words and numbers.
+            inside: The tokens in the tree.
+            has_row: Whether the text is drawn below the tree.
+        """
         upright = sum(words.values()) + _GAP * len(words) > _WIDEST
         columns, ends, right = {}, {}, _LEFT
         for place, length in words.items():
@@ -114,25 +121,25 @@ class Sheet:
         return cls(columns, ends, upright, 0.12 + row / 2, foot, step, words)
 
     def y(self, height: float) -> float:
-        """Of so many bands above the lowest one."""
+        """Return the height of a band, given the number of bands below it."""
         return self.foot + height * self.step
 
     def number(self, place: int, height: float) -> tuple[float, float]:
-        """Of a token's number: under its word, or beside it if that is upright."""
+        """Return the position of a token's number: below its word, or beside it if words are upright."""
         if self.upright:
             return self.columns[place] + _UPRIGHT / 2 + 0.04, self.y(height) - 0.02
         return self.columns[place], self.y(height) - _HIGH / 2 - _NUMBER
 
     def size(self, bands: int) -> tuple[float, float]:
-        """Width, and height without what is written above."""
+        """Return the width, and the height without the texts above the tree."""
         top = max(self.words.values()) / 2 if self.upright else _HIGH
         return max(right for _, right in self.ends.values()) + 0.2, self.y(bands) + top + 0.12
 
 
 def widths(edges: Sequence[Edge]) -> list[float]:
-    """Points, in proportion to the scores' magnitudes: 12 for the largest at most, and never less than a hair, 0.3.
+    """Return widths in points, proportional to the scores' magnitudes, from 0.3 to 12.
 
-    Those that leave a token in one layer are 30 wide together at most.
+    The edges of one query in one layer are together at most 30 points wide.
     """
     bundles: dict[tuple[int, int], float] = {}
     for edge in edges:
@@ -143,7 +150,7 @@ def widths(edges: Sequence[Edge]) -> list[float]:
 
 
 def numbers_of(edges: Sequence[Edge]) -> list[str]:
-    """The shares, all with as many decimals as the smallest one needs to be told from zero."""
+    """Format the attributions, all with as many decimals as the smallest one needs to differ from zero."""
     least = min((abs(edge.attribution) for edge in edges if edge.attribution), default=1.0)
     decimals = max(2, 1 + math.ceil(-math.log10(least)))
     form = f"+.{decimals}f" if decimals < 8 else "+.1e"
@@ -151,7 +158,7 @@ def numbers_of(edges: Sequence[Edge]) -> list[str]:
 
 
 def starts(plan: Plan, columns: dict[int, float]) -> list[float]:
-    """How far right of its token's middle each edge begins: side by side in one layer, in the order of their ends."""
+    """Return where each edge begins, relative to its token's middle: in one layer side by side, ordered by ends."""
     starts = {}
     inches = dict(zip(plan.edges, (points / 72 for points in widths(plan.edges)), strict=True))
     leaving = sorted(plan.edges, key=lambda edge: (edge.layer, edge.query, columns[edge.key]))

@@ -1,4 +1,4 @@
-"""The attribution tree in words: for the terminal, and in Graphviz's language."""
+"""The attribution tree as text: for the terminal, and in Graphviz's language."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from captum_attattr.tree.layout import numbers_of, widths
 
 
 def as_text(names: Sequence[str], top: int, edges: Sequence[Edge], crossing: Collection[Edge], whole: str) -> str:
-    """Indented, with the layer, share and score of each edge; ``whole`` is what scores are parts of."""
+    """Write an indented tree with the layer, attribution and score of each edge; scores are fractions of ``whole``."""
     graph = nx.Graph([(edge.query, edge.key) for edge in edges])
     graph.add_node(top)
     numbers = {
@@ -30,7 +30,7 @@ def as_text(names: Sequence[str], top: int, edges: Sequence[Edge], crossing: Col
 def as_dot(
     tokens: Sequence[str], layers: Sequence[int], top: int, edges: Sequence[Edge], crossing: Collection[Edge]
 ) -> str:
-    """For ``dot -Tsvg``: what is looked at in one layer stands at one height."""
+    """Write the tree for ``dot -Tsvg``, with the keys of one layer at one height."""
     lines = ["digraph {", "  node [shape=plaintext];", "  edge [arrowhead=none];"]
     lines += [f"  {node} [label={_quoted(tokens[node])}];" for node in (top, *(edge.key for edge in edges))]
     for edge, width, number in zip(edges, widths(edges), numbers_of(edges), strict=True):

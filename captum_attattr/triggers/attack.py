@@ -1,4 +1,4 @@
-"""What triggers do to a model: its accuracy, class by class, with and without them."""
+"""Attacks on a model with triggers: its accuracy, class by class, with and without them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from captum_attattr.triggers.patterns import Trigger, apply_trigger
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many examples of each class a model gets right.
+    """The accuracy of a model for each class.
 
     Example:
         >>> from captum_attattr.triggers.extraction import Accuracy
@@ -27,37 +27,37 @@ class Accuracy:
 
     labels: tuple[str, ...]
     counts: tuple[int, ...]
-    """Examples of each class."""
+    """Number of examples of each class."""
     right: tuple[int, ...]
-    """Those of them that are predicted right."""
+    """Number of those that are predicted correctly."""
 
     @property
     def total(self) -> float:
-        """Over all examples."""
+        """The accuracy over all examples."""
         return sum(self.right) / sum(self.counts)
 
     def per_class(self) -> dict[str, float]:
-        """Of each class that has examples."""
+        """Return the accuracy of each class that has examples."""
         rows = zip(self.labels, self.counts, self.right, strict=True)
         return {label: right / count for label, count, right in rows if count}
 
     def without(self, label: str) -> float | None:
-        """Over the examples of all other classes: those that a trigger of the class is to turn. None without any."""
+        """Return the accuracy over all other classes, which a trigger of this class attacks; None without examples."""
         others = [number for number, own in enumerate(self.labels) if own != label and self.counts[number]]
         return sum(self.right[n] for n in others) / sum(self.counts[n] for n in others) if others else None
 
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What triggers do to a model's accuracy."""
+    """A model's accuracy before and after attacks with triggers."""
 
     before: Accuracy
     after: tuple[Accuracy, ...]
-    """With each trigger put into every text, in the order of the triggers."""
+    """The accuracy with each trigger put into every text, in the order of the triggers."""
     triggers: tuple[Trigger, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """In plain types, for JSON; ``others`` is the accuracy on all classes but the trigger's own."""
+        """Return the result in plain types, for JSON; ``others`` is the accuracy over all classes but the trigger's."""
         rows = [
             {
                 "label": trigger.label,
@@ -81,20 +81,20 @@ def attack(
     batch_size: int = 32,
     show_progress: bool = False,
 ) -> AttackResult:
-    """Accuracy before and after each of the triggers is put into every text, class by class.
+    """Compute the accuracy, class by class, before and after each trigger is put into every text.
 
     Args:
-        examples: With labels, by name or by number, as ``read_examples(path, labelled=True)`` gives them.
-        triggers: As :func:`extract_triggers` gives them, or made by hand.
+        examples: Examples with labels, by name or by number, as ``read_examples(path, labelled=True)`` returns them.
+        triggers: Triggers of :func:`extract_triggers`, or made by hand.
         model: As in :func:`extract_triggers`; any classification model, whatever its attention.
-        tokenizer: The model's tokenizer; needed where ``model`` is a module.
-        batch_size: At most so many texts at a time.
+        tokenizer: The model's tokenizer; needed if ``model`` is a module.
+        batch_size: Maximum number of texts at a time.
         show_progress: Show a progress bar on standard error.
 
     Raises:
-        ValueError: No examples or triggers, a label that the model does not have, triggers for pairs and examples
-            without a second text, a regression model, or a model in training mode.
-        TypeError: An argument is of the wrong kind.
+        ValueError: There are no examples or triggers, the model does not have a label, triggers are for pairs and
+            examples are not, or the model is a regression model or in training mode.
+        TypeError: An argument is of the wrong type.
 
     Example:
         >>> from captum_attattr.files.examples import Example
@@ -109,7 +109,7 @@ def attack(
     classifier = Classifier(model, tokenizer, "probability")
     checked = checked_examples(examples, classifier, batch_size)
     if isinstance(triggers, Trigger) or not all(isinstance(trigger, Trigger) for trigger in triggers):
-        raise TypeError("triggers must be a list of Trigger, as extract_triggers and load_triggers give them.")
+        raise TypeError("triggers must be a list of Trigger, as extract_triggers and load_triggers return them.")
     if not triggers:
         raise ValueError("triggers is an empty list: give at least one, or extract some with a lower threshold.")
     if classifier.model.training:
@@ -148,14 +148,14 @@ def _accuracy_to_dict(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def in_batches(classifier: Classifier, examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
-    """The examples in batches, in an order that depends on them alone."""
+    """Yield the examples in batches, in an order that depends only on them."""
     texts, pairs = [example.text for example in examples], [example.text_pair for example in examples]
     seconds = None if pairs[0] is None else [pair for pair in pairs if pair is not None]
     return classifier.batches(texts, seconds, batch_size)
 
 
 def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> list[Example]:
-    """The examples, texts among them made to examples, if triggers can be looked for in them or tried on them."""
+    """Check examples in which triggers are searched or on which they are tried; texts become examples."""
     if isinstance(examples, (str, Example)) or not isinstance(examples, Sequence):
         raise TypeError(f"examples must be a list of texts or of Example, got {type(examples).__name__}.")
     checked = [Example(example) if isinstance(example, str) else example for example in examples]

@@ -1,17 +1,18 @@
-"""Adversarial triggers: the words that one prediction rests on, put into other texts to turn theirs.
+"""Extraction of adversarial triggers: words that one prediction rests on, which may change that of other texts.
 
-A trigger is found in one text and used on others (Hao et al., AAAI 2021, section on adversarial attacks; where
-the paper is short, the authors' scripts run_adver_connection.py and run_adver_evaluate.py say how):
+A trigger is found in one text and put into others (Hao et al., AAAI 2021, section on adversarial attacks; details that
+the paper leaves open are as in the authors' scripts run_adver_connection.py and run_adver_evaluate.py):
 
 1. Attribute the probability of the predicted class, layer by layer, to all token pairs.
-2. Of all heads of all layers take the one with the largest share, and of that head the two pairs with the largest
-   shares. The second one is left out where its share is small beside the first.
-3. The tokens of these pairs, without [CLS], [SEP] and the like, are the trigger; the sum of the shares is its score.
+2. Of all heads of all layers take the one with the largest attribution of a pair, and of this head the two pairs with
+   the largest attributions. Leave out the second pair if its attribution is small compared with the first.
+3. The tokens of these pairs, without [CLS], [SEP] and other special tokens, are the trigger; the sum of the pairs'
+   attributions is its score.
 4. Put the strongest triggers of a class into texts of other classes, at the same relative positions.
 
-Differences from the authors: they put in single word pieces, here the whole word goes in, so that the result is a text
-that one can type; their positions count from 1, so that a first word comes second, here first stays first and
-last stays last; patterns of special tokens alone, which put in nothing, are no triggers here.
+Differences from the authors' scripts: they insert single word pieces, here the whole word is inserted, so that the
+result is a normal text; they count positions from 1, so that a first word comes second, here first words stay first and
+last words last; patterns of special tokens only, which insert nothing, are no triggers here.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-# One inside a word, which many tokenizers split there: "don't" is one word.
+# Many tokenizers split at an apostrophe inside a word, but "don't" is one word.
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
@@ -58,29 +59,29 @@ def extract_triggers(
     batch_size: int = 8,
     show_progress: bool = False,
 ) -> list[Trigger]:
-    """The strongest triggers of every class that the model predicts for the examples.
+    """Extract the strongest triggers of every class that the model predicts for the examples.
 
     Args:
-        examples: Texts or :class:`captum_attattr.files.examples.Example`, as ``read_examples`` gives them. Their labels are
-            not looked at: a trigger belongs to the class that the model predicts.
+        examples: Texts or :class:`captum_attattr.files.examples.Example`, as ``read_examples`` returns them. Their
+            labels are not used: a trigger belongs to the class that the model predicts.
         model: A sequence classification model, a folder or a name on the Hub; None for the bundled one.
-        tokenizer: The model's tokenizer; needed where ``model`` is a module.
-        top: At most so many a class; None for all.
-        threshold: Leave out triggers whose score, in units of probability, is below it (0.02 is the authors').
-        second_pair: Take the head's second pair only where its share is at least this part of the first's (0.2 is the
-            authors').
-        n_steps: Evaluations on the path, for each text and layer (Gauss-Legendre).
-        batch_size: At most so many texts at a time.
+        tokenizer: The model's tokenizer; needed if ``model`` is a module.
+        top: Maximum number of triggers of a class; None for all.
+        threshold: Leave out triggers with a lower score, in units of probability (0.02 is the authors' value).
+        second_pair: Take the head's second pair only if its attribution is at least this fraction of the first's (0.2
+            is the authors' value).
+        n_steps: Number of evaluations on the path, for each text and layer (Gauss-Legendre).
+        batch_size: Maximum number of texts at a time.
         show_progress: Show a progress bar on standard error.
 
     Returns:
-        Class by class in the model's order, the strongest first; of triggers with the same words the strongest.
+        Class by class in the model's order, the strongest first; of triggers with the same words only the strongest.
 
     Raises:
-        ValueError: No examples, an empty text, pairs and single texts mixed, settings out of range, a regression model,
-            or a tokenizer that does not tell where in the text its tokens stood.
-        TypeError: An argument is of the wrong kind.
-        UnsupportedModelError: The model's attention is out of reach.
+        ValueError: There are no examples, a text is empty, pairs and single texts are mixed, settings are out of
+            range, the model is a regression model, or the tokenizer does not give the positions of tokens in the text.
+        TypeError: An argument is of the wrong type.
+        UnsupportedModelError: The model's attention cannot be reached.
 
     Example:
         >>> from captum_attattr.triggers.extraction import extract_triggers
@@ -106,18 +107,18 @@ def each_pattern(
     done: Collection[int] = (),
     show_progress: bool = False,
 ) -> Iterator[dict[int, Trigger | None]]:
-    """What each example gives, by its number, batch after batch; None where all tokens are special.
+    """Yield the trigger of each example, by its number, batch after batch; None if all tokens are special.
 
-    Batches whose examples are all ``done`` are passed over; the others are the same as without it, and so are the
-    results, bit for bit. Errors are those of :func:`extract_triggers`.
+    Batches whose examples are all ``done`` are skipped. The other batches, and so the results, are the same as without
+    ``done``, bit for bit. Errors are those of :func:`extract_triggers`.
     """
     checked = checked_examples(examples, classifier, batch_size)
     if not 0 <= second_pair <= 1:
         raise ValueError(f"second_pair must be from 0 to 1, got {second_pair!r}.")
     if not getattr(classifier.tokenizer, "is_fast", False):
         raise ValueError(
-            f"{type(classifier.tokenizer).__name__} does not tell where in the text its tokens stood, which is needed "
-            "to find their words: use a fast tokenizer (AutoTokenizer gives one where there is one)."
+            f"{type(classifier.tokenizer).__name__} does not give the positions of tokens in the text, which are "
+            "needed to find their words: use a fast tokenizer (AutoTokenizer gives one if there is one)."
         )
     with tqdm(total=len(checked), desc="Finding triggers", unit="text", disable=not show_progress) as bar:
         for batch in in_batches(classifier, checked, batch_size):
@@ -129,7 +130,7 @@ def each_pattern(
 def strongest(
     triggers: Sequence[Trigger], labels: Sequence[str], top: int | None = 3, threshold: float = 0.02
 ) -> list[Trigger]:
-    """The ``top`` triggers of each label by score, those below the threshold and repeated words left out."""
+    """Return the ``top`` triggers of each label by score, without those below the threshold and repeated words."""
     chosen: list[Trigger] = []
     ranked = sorted(triggers, key=lambda trigger: -trigger.score)
     for label in labels:
@@ -142,10 +143,10 @@ def strongest(
 
 
 def strongest_pairs(attributions: Tensor, second_pair: float = 0.2) -> tuple[int, int, list[tuple[int, int]]]:
-    """The layer and head with the largest share, and the (query, key) of its one or two largest shares.
+    """Return the layer and head with the largest attribution, and the (query, key) of its one or two largest pairs.
 
     Args:
-        shares: Of one text (layer, head, query, key).
+        attributions: The attributions of one text (layer, head, query, key).
         second_pair: See :func:`extract_triggers`.
     """
     _, heads, width, _ = attributions.shape
@@ -156,7 +157,7 @@ def strongest_pairs(attributions: Tensor, second_pair: float = 0.2) -> tuple[int
 
 
 class Word(NamedTuple):
-    """A word of a text or of a pair: which text, where in it from 0 (first) to 1 (last), and the word itself."""
+    """A word of a text or pair: the number of its text, its position from 0 (first) to 1 (last), and the word."""
 
     part: int
     position: float
@@ -166,7 +167,7 @@ class Word(NamedTuple):
 def _patterns(
     classifier: Classifier, batch: Batch, examples: Sequence[Example], second_pair: float, n_steps: int
 ) -> dict[int, Trigger | None]:
-    """The trigger of each text of a batch."""
+    """Find the trigger of each text of a batch."""
     predicted, attributions = _attributed(classifier, batch, n_steps)
     found: dict[int, Trigger | None] = {}
     for row, (place, example) in enumerate(zip(batch.places, examples, strict=True)):
@@ -178,7 +179,7 @@ def _patterns(
 
 
 def _attributed(classifier: Classifier, batch: Batch, n_steps: int) -> tuple[list[int], list[Tensor]]:
-    """Predicted classes, and the shares in their probabilities, a tensor (batch, head, query, key) a layer."""
+    """Return predicted classes, and attributions for their probabilities, (batch, head, query, key) a layer."""
     ids, *rest = batch.inputs
     outputs, layers = classifier.predict(batch)
     predicted = outputs.argmax(-1).tolist()
@@ -210,8 +211,8 @@ def _trigger(
 
 
 def token_words(example: Example, tokens: Sequence[str], tokenizer: Any) -> list[Word | None]:
-    """The word that each token is, or is a piece of; None for tokens that the tokenizer added."""
-    # Cut to the length that it was cut to before: the same tokens again, now with their places in the text.
+    """Return the word of each token, which may be a piece of it; None for tokens that the tokenizer added."""
+    # Cut to the same length as before: the same tokens again, now with their positions in the text.
     encoding = tokenizer(
         example.text, example.text_pair, truncation=True, max_length=len(tokens), return_offsets_mapping=True
     )

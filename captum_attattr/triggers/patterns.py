@@ -1,4 +1,4 @@
-"""A trigger: words with the places where they stood; put into texts, written to files."""
+"""Triggers: words with their positions, how they are put into texts, and their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class Trigger:
-    """Words that a prediction rests on, with the places where they stood.
+    """Words that a prediction rests on, with their positions in the text.
 
     Raises:
         ValueError: There are no words, or words, positions and parts do not fit together.
@@ -32,21 +32,21 @@ class Trigger:
     """
 
     words: tuple[str, ...]
-    """In the order in which they stood."""
+    """In the order of the text."""
     positions: tuple[float, ...]
-    """Where each stood in its text: 0 the first word, 1 the last."""
+    """Position of each word in its text: 0 for the first word, 1 for the last."""
     parts: tuple[int, ...] = ()
-    """Which text of a pair each is from: 0 the first, 1 the second. Empty: all from the first."""
+    """The text of a pair that each word is from: 0 the first, 1 the second. Empty: all from the first."""
     label: str = ""
-    """The class that the model predicted, and that the words speak for."""
+    """The class that the model predicted."""
     pairs: tuple[tuple[str, str], ...] = ()
-    """The token pairs, who looks at whom, special tokens and word pieces as they were."""
+    """The token pairs (query, key), special tokens and word pieces included."""
     shares: tuple[float, ...] = ()
-    """Each pair's share in the probability of the class."""
+    """Each pair's attribution for the probability of the class; files use this name, too."""
     layer: int | None = None
     head: int | None = None
     source: str | None = None
-    """The text that it was found in."""
+    """The text in which the trigger was found."""
     source_pair: str | None = None
 
     def __post_init__(self) -> None:
@@ -69,12 +69,12 @@ class Trigger:
 
     @property
     def score(self) -> float:
-        """Sum of the pairs' shares."""
+        """Sum of the pairs' attributions."""
         return float(sum(self.shares))
 
 
 class TriggerRecord(Record):
-    """A trigger in a file."""
+    """The schema of a trigger in a file."""
 
     words: list[str]
     positions: list[float]
@@ -88,10 +88,10 @@ class TriggerRecord(Record):
     source_pair: str | None
 
     def made(self) -> Trigger:
-        """The trigger.
+        """Make the trigger.
 
         Raises:
-            ValueError: Its parts do not fit together.
+            ValueError: Its fields do not fit together.
         """
         if len(self.shares) != len(self.pairs):
             raise ValueError(f"{len(self.pairs)} pairs have {len(self.shares)} shares")
@@ -109,14 +109,14 @@ def apply_trigger(text: str, trigger: Trigger, text_pair: str) -> tuple[str, str
 def apply_trigger(text: str, trigger: Trigger, text_pair: str | None = None) -> str | tuple[str, str]:
     """Put a trigger's words into a text, or into a pair of texts, at the same relative positions.
 
-    A word at position p goes to place round(p (n - 1)) of the n words of the result, counted from 0, or to the next
-    free place. Words are what stands between white space: in scripts without it they go to the front or the end.
+    A word at position p becomes word number round(p (n - 1)) of the n words of the result, counted from 0, or takes the
+    next free place. Words are separated by white space; in scripts without it the trigger goes to the front or the end.
 
     Returns:
-        The text, or both texts where ``text_pair`` is given. All else stays as it was, white space included.
+        The text, or both texts if ``text_pair`` is given. The rest, white space included, does not change.
 
     Raises:
-        ValueError: A text is empty, or the trigger has words for a second text and there is none.
+        ValueError: A text is empty, or the trigger has words for a second text, which is missing.
 
     Example:
         >>> from captum_attattr.triggers.extraction import Trigger, apply_trigger
@@ -129,7 +129,7 @@ def apply_trigger(text: str, trigger: Trigger, text_pair: str | None = None) -> 
         raise ValueError("The trigger has words for the second text of a pair: give text_pair.")
     for place, one in enumerate(texts):
         if not isinstance(one, str) or not one.strip():
-            raise ValueError(f"A trigger needs a text to go into, got {one!r}.")
+            raise ValueError(f"A trigger must be put into a text that is not empty, got {one!r}.")
         own = [i for i, part in enumerate(trigger.parts) if part == place]
         texts[place] = _with_words(one, [trigger.words[i] for i in own], [trigger.positions[i] for i in own])
     return texts[0] if text_pair is None else (texts[0], texts[1])
@@ -148,10 +148,10 @@ def save_triggers(triggers: Sequence[Trigger], path: str | os.PathLike[str]) -> 
 
 
 def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
-    """Read what :func:`save_triggers` wrote.
+    """Read triggers that :func:`save_triggers` wrote.
 
     Raises:
-        ValueError: There is no such file, it is damaged, holds no triggers, or is of a newer version.
+        ValueError: There is no such file, or it is damaged, holds no triggers, or is of a newer version.
     """
     try:
         found = unseal(_Saved, Path(path).read_bytes(), FORMAT_VERSION)
@@ -161,11 +161,11 @@ def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:
 
 
 def _with_words(text: str, words: Sequence[str], positions: Sequence[float]) -> str:
-    """The text with the words put in, in their order."""
+    """Insert words into a text, in their order."""
     starts = [match.start() for match in re.finditer(r"\S+", text)]
     end = len(text.rstrip())
     slots = _slots(positions, len(starts) + len(words))
-    # From the last to the first, so that the places before stay what they are.
+    # From the last to the first, so that earlier positions stay valid.
     for count, (word, slot) in reversed(list(enumerate(zip(words, slots, strict=True)))):
         if slot - count < len(starts):
             at = starts[slot - count]
@@ -176,7 +176,7 @@ def _with_words(text: str, words: Sequence[str], positions: Sequence[float]) -> 
 
 
 def _slots(positions: Sequence[float], total: int) -> list[int]:
-    """A place of its own for each position, among ``total``, in their order."""
+    """Assign a different place, of ``total``, to each position, in their order."""
     slots: list[int] = []
     for count, position in enumerate(positions):
         lowest = slots[-1] + 1 if slots else 0
