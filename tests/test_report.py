@@ -22,7 +22,6 @@ from captum_attattr import explain
 from captum_attattr.cli import main
 from captum_attattr.colours import colour, palette
 from captum_attattr.report import Report, packing
-from captum_attattr.text.card import card
 from captum_attattr.tree.attribution_tree import AttributionTree
 
 HOSTILE = "</script><script>window.hit = 1</script><img src=x onerror='window.hit = 1'> & <!-- \u2028"
@@ -226,7 +225,7 @@ def test_without_bokeh_the_error_says_what_to_install_and_the_card_is_there(monk
 
 def test_the_card_says_what_the_explanation_says():
     explanation = replace(made(5), layers=[1, 4, 7])
-    page = Page(card(explanation))
+    page = Page(explanation._repr_html_())
     tokens = [span for span in page.tags("span") if "receives" in span.get("title", "")]
     scores = explanation.token_scores()
     assert [span["title"] for span in tokens] == [f"receives {score:+.4f}" for score in scores.tolist()]
@@ -244,7 +243,7 @@ def test_the_card_says_what_the_explanation_says():
 
 
 def test_text_in_the_card_stays_text(hostile):
-    page = Page(card(hostile))
+    page = Page(hostile._repr_html_())
     assert {tag for tag, _ in page.elements} == {"div", "b", "span", "table", "tr", "td"}
     assert "".join(page.words).count(HOSTILE) >= 2
 
@@ -253,13 +252,13 @@ def test_the_card_of_a_regression_model_and_of_nothing_at_all():
     explanation = made(3, scale=0.0)
     alone = replace(explanation, labels=["LABEL_0"], probabilities=torch.tensor([0.7]), target=0, output=0.7)
     alone = replace(alone, settings={**alone.settings, "output": "given"})
-    assert "<b>0.7000</b>" in card(alone)
-    assert "Strongest pairs" not in card(explanation)
+    assert "<b>0.7000</b>" in alone._repr_html_()
+    assert "Strongest pairs" not in explanation._repr_html_()
 
 
 def test_the_card_stays_small():
-    assert len(card(made(128, layers=12, heads=12))) < 80_000
-    assert "layer 3, head 1" not in card(made(4, layers=32, heads=32))
+    assert len(made(128, layers=12, heads=12)._repr_html_()) < 80_000
+    assert "layer 3, head 1" not in made(4, layers=32, heads=32)._repr_html_()
 
 
 def test_the_palette_is_signed_and_white_at_zero():

@@ -493,7 +493,7 @@ BAD_CALLS = {
     "no trigger": (lambda: attack([L], ["dull"]), TypeError, "must be a list of Trigger"),
     "pair": (lambda: attack([L], [Trigger(["a"], [0], [1])]), ValueError, "give text_pair"),
     "training": (lambda: attack([L], [T], bert()[0].train(), bert()[1]), ValueError, "model.eval"),
-    "no text to go into": (lambda: apply_trigger(" ", T), ValueError, "must be put into a text that is not empty, got ' '"),
+    "an empty text": (lambda: apply_trigger(" ", T), ValueError, "must be put into a text that is not empty, got ' '"),
 }  # fmt: skip
 
 
