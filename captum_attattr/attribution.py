@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from captum_attattr.adaptive import Adaptation
 from captum_attattr.arguments import check_batch_size, check_layers, check_tolerance
 from captum_attattr.attention_function import AttentionFunction
-from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines
+from captum_attattr.baselines import AttentionBaselines, attention_baseline, input_baselines, starts_of
 from captum_attattr.chunks import Chunks
 from captum_attattr.findings import Findings
 from captum_attattr.forward import Forward
@@ -278,7 +278,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             inputs = input_baselines(baselines, recording.forward.inputs)
             forward = Forward(self.forward_func, inputs, additional_forward_args)
             # Methods of the baseline's states: their matrices, too, are made a range of queries at a time.
-            starts = [state.probabilities for state in Recording(forward, self._layers()).states]
+            starts = starts_of(Recording(forward, self._layers()).states, states)
         return [Path.to(state, start) for state, start in zip(states, starts, strict=True)]
 
     def _names(self, recording: Recording) -> list[str]:

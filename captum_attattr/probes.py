@@ -40,22 +40,24 @@ def alone(batch_size: int) -> Probe:
     return Probe(torch.tensor([batch_size - 1]), torch.ones(1))
 
 
-def beside_another(batch_size: int) -> Probe:
-    """The first example, after the last one with another context."""
-    return Probe(torch.tensor([batch_size - 1, 0]), torch.tensor([0.5, 1.0]))
-
-
 def moved(batch_size: int) -> Probe:
     """Every example once, all in other places than before."""
     return Probe(torch.arange(batch_size).roll(1), torch.ones(batch_size))
 
 
-def apart(batch_size: int) -> Probe:
-    """As :func:`moved`, with other contexts in the first two rows and in the last: at least four rows.
+def apart(batch_size: int, most: int | None = None) -> Probe:
+    """Every example twice as it is, there and back, between others with other contexts: the first two and the last row.
 
-    So one that is to stay as it is stands beside others that do not, whether rows are turned around, shifted or sorted.
+    Whatever sorts the rows moves one that must stay, since no order by anything runs there and back. Where rows meet,
+    at any distance, one that must stay as it is meets one with another context.
+
+    Args:
+        batch_size: Number of examples.
+        most: Take at most so many of them, spread over the batch.
     """
-    count = max(batch_size + 2, 4)
-    scale = torch.ones(count)
+    count = min(batch_size, most or batch_size)
+    examples = torch.linspace(0, batch_size - 1, count).round().long()
+    rows = torch.cat([examples[-1:], examples[:1], examples.flip(0), examples, examples[:1]])
+    scale = torch.ones(len(rows))
     scale[[0, 1, -1]] = torch.tensor([0.5, 0.25, 0.7])
-    return Probe((torch.arange(count) - 1) % batch_size, scale)
+    return Probe(rows, scale)

@@ -32,6 +32,15 @@ _SHAPING = {
 }  # fmt: skip
 
 
+# What looks at numbers to decide which others count, or passes over NaN.
+_CHOOSING = {
+    torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__index__, torch.Tensor.item,
+    torch.Tensor.tolist, torch.Tensor.numpy, torch.nan_to_num, torch.Tensor.nan_to_num, torch.nansum,
+    torch.Tensor.nansum, torch.nanmean, torch.Tensor.nanmean, torch.fmax, torch.Tensor.fmax, torch.fmin,
+    torch.Tensor.fmin,
+}  # fmt: skip
+
+
 class _Mode(TorchFunctionMode):
     def during(self, function: Callable[[], T]) -> T:
         """Call a function under this mode."""
@@ -99,7 +108,11 @@ class Shadows(_Mode):
         """Whether something could not be followed: shadows tell nothing then."""
 
     def of(self, tensor: Tensor) -> Tensor | None:
-        """The shadow; None if the tensor does not depend on where it began, or that could not be followed."""
+        """The shadow; None if the tensor does not depend on where it began, or that could not be followed.
+
+        It cannot where what depends on the beginning decides what is computed (a condition, an index, the branch of an
+        ``if``): at another point of a path that decision may be another.
+        """
         return None if self.lost else self._shadows.get(tensor)
 
     def __torch_function__(
@@ -113,10 +126,10 @@ class Shadows(_Mode):
             return func(*args, **kwargs)
         versions = [_version(tensor) for tensor in own]
         # Before it runs: it may write into them.
-        chosen = any(_is_choice(tensor, self._shadows[tensor]) for tensor in tensors if tensor in self._shadows)
+        chosen = func in _CHOOSING or any(_is_choice(tensor) for tensor in tensors if tensor in self._shadows)
         result = func(*args, **kwargs)
         if chosen or versions != [_version(tensor) for tensor in own]:
-            self.lost = True  # by another index, or written into a tensor without a shadow, such as a running mean
+            self.lost = True  # or written into a tensor without a shadow, such as a running mean
         else:
             self._follow(result, func, *tree_map_only(Tensor, self._shadow_of, (args, kwargs)))
         return result
@@ -140,11 +153,9 @@ class Shadows(_Mode):
                 self._shadows[one] = other
 
 
-def _is_choice(tensor: Tensor, shadow: Tensor) -> bool:
-    """Whether these are other whole numbers, of tokens or classes: out of the range of what they choose from, maybe."""
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        return False
-    return tensor.shape != shadow.shape or not torch.equal(tensor, shadow)
+def _is_choice(tensor: Tensor) -> bool:
+    """Whether these are conditions or whole numbers: elsewhere on the path they may choose something else."""
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _version(tensor: Tensor) -> int:
