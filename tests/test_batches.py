@@ -256,7 +256,7 @@ def test_a_single_number_for_one_example(name, path):
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
 def test_one_row_of_keys_that_serves_all_queries(path):
     """Encoder outputs that the function holds: one row of keys and values, and a row of queries for each step."""
-    model = make(CROSS["bart"])
+    model = make(Family("bart", CROSS["bart"]))
     source, target = torch.randint(5, 60, (1, 6)), torch.randint(5, 60, (1, 4))
     states = model.get_encoder()(source).last_hidden_state.detach()
 
