@@ -133,7 +133,7 @@ class Trials:
     def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
         """A replay from this layer with the rows of a probe."""
         try:
-            return self._fitting(state, probe, rows_read)
+            return self._with_gradient(state, probe, rows_read)
         except UnsupportedModelError:
             raise
         except Exception as error:  # whatever a model does with outputs handed back
@@ -141,13 +141,10 @@ class Trials:
                 raise
             return Trial(False, 0, False)
 
-    def _fitting(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
-        try:
+    def _with_gradient(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+        """A probe of several rows without what they would keep for their gradients, and one row with it."""
+        if len(probe.rows) == 1:
             return self._tried(state, probe, rows_read, gradients=True)
-        except Exception as error:
-            if len(probe.rows) == 1 or not is_out_of_memory(error):
-                raise
-        # With what they keep for their gradients the rows did not fit, but perhaps one does.
         together = self._tried(state, probe, rows_read, gradients=False)
         by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
         return by_itself._replace(agrees=together.agrees and by_itself.agrees)
@@ -166,7 +163,7 @@ class Trials:
         batch_size = self.forward.batch_size
         probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
-            trial = self._fitting(state, probe, None)
+            trial = self._with_gradient(state, probe, None)
             if trial.agrees:
                 return trial
         except Exception as error:
@@ -174,7 +171,7 @@ class Trials:
                 raise
             failed = error
         again = Probe(self.forward.all_rows, torch.ones(batch_size))
-        if not self._fitting(state, again, None).agrees:
+        if not self._tried(state, again, None, gradients=False).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "
                 "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"
