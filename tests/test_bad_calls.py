@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -14,6 +15,7 @@ from oracles import injected
 from snapshot import untouched
 from tiny_models import FAMILIES, SMALL, Case, case
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, UnsupportedModelError, attention_layers
 from captum_attattr.engine.quadrature import METHODS, quadrature
@@ -361,6 +363,19 @@ def test_steps_and_rows(bad, refused):
 # Baselines
 
 
+def fewer_tokens(c: Case, path: str) -> Any:
+    """The forward function cuts padding off; of the baseline one token is left."""
+
+    def forward(ids, mask):
+        longest = int(mask.sum(1).max())
+        return c.forward(ids[:, :longest], mask[:, :longest])
+
+    inputs, one = (c.inputs, torch.ones_like(c.inputs)), torch.zeros_like(c.inputs)
+    one[:, 0] = 1
+    method = SelfAttentionAttribution(forward, attention_layers(c.model), path=path)
+    return method.attribute(inputs, (c.inputs, one), 1)
+
+
 @both_paths
 @bad_calls(
     Bad(
@@ -391,6 +406,8 @@ def test_steps_and_rows(bad, refused):
     Bad("attention of a wrong type", with_(attention_baselines={0: 0.1}), "None, a number, .*, got dict", TypeError),
     Bad("true attention", with_(attention_baselines=True), "None, a number, .*, got bool", TypeError),
     Bad("one wrong in a list", with_(attention_baselines=[0.1, None, "mean"]), "'mean' is not known"),
+    Bad("complex attention", with_(attention_baselines=torch.tensor(0.1j)), "must be real numbers", TypeError),
+    Bad("inputs at which the model sees fewer tokens", fewer_tokens, r"At the baselines .* \(2, 4, 1, 1\), at .*, 7\)"),
 )
 def test_baselines(bad, path, refused):
     refused(bad.call, bad.message, case(BERT), path, bad.kind)
@@ -412,6 +429,7 @@ def test_a_list_of_attention_baselines_for_a_layer_that_is_not_in_a_list(refused
     Bad("nothing", with_(inputs=()), "inputs must be a tensor", TypeError),
     Bad("no batch", with_(inputs=torch.tensor(5)), "inputs must be .* with a batch dimension", TypeError),
     Bad("no examples", with_(inputs=torch.ones(0, 7, dtype=torch.long)), r"at least one; got \[0\]"),
+    Bad("sparse", with_(inputs=torch.ones(2, 7).to_sparse()), r"dense tensors, got a sparse one.*to_dense"),
     Bad("different numbers", with_(inputs=(torch.ones(2, 7), torch.ones(3, 7))), r"same number of examples.*\[2, 3\]"),
 )
 def test_inputs(bad, refused):
@@ -429,6 +447,23 @@ def test_a_sequence_that_is_all_padding(name, attention, path, refused):
 
 
 # Outputs and gradients
+
+
+def own_gradient(c: Case):
+    def forward(ids, mask):
+        embedded = c.model.get_input_embeddings()(ids).detach().requires_grad_()
+        output = c.model(inputs_embeds=embedded, attention_mask=mask).logits[:, 1]
+        return (torch.autograd.grad(output.sum(), embedded, create_graph=True)[0] * embedded).sum((1, 2))
+
+    return forward
+
+
+def checkpointed(c: Case):
+    def forward(ids, mask):
+        run = lambda embedded: c.model(inputs_embeds=embedded, attention_mask=mask).logits
+        return checkpoint(run, c.model.get_input_embeddings()(ids), use_reentrant=False)
+
+    return forward
 
 
 @both_paths
@@ -452,6 +487,9 @@ def test_a_sequence_that_is_all_padding(name, attention, path, refused):
         forward_of(lambda c: lambda ids, mask: c.forward(ids, mask) / (mask.sum(1, keepdim=True) - 5)),
         "returned NaN or infinite values",
     ),
+    Bad("complex", output_of(lambda p: p + 1j), "must return real numbers", TypeError),
+    Bad("a gradient", forward_of(own_gradient, target=None), "takes a gradient itself"),
+    Bad("checkpoints", forward_of(checkpointed), "runs parts of the model again .*checkpoint", UnsupportedModelError),
     Bad("gradient not a number", output_of(lambda p: p + (0 * p).sqrt()), "gradient on the path is NaN.*try float32"),
 )
 def test_outputs(bad, path, refused):
@@ -497,3 +535,54 @@ SHAPE = (2, 4, 7, 7)
 )
 def test_what_was_computed_before(bad, path, refused):
     refused(bad.call, bad.message, case(BERT), path, bad.kind)
+
+
+def test_layers_that_are_run_without_gradients():
+    c = case(BERT)
+
+    def forward(ids, mask):
+        hidden = c.model.bert.embeddings(ids)
+        for layer in c.model.bert.encoder.layer:
+            hidden = checkpoint(layer, hidden, use_reentrant=True)
+        return c.model.classifier(c.model.bert.pooler(hidden))
+
+    with pytest.raises(ValueError, match="runs some of the given attention layers without gradients"):
+        attribute(c, forward, path="joint")
+
+
+@both_paths
+def test_a_model_made_in_inference_mode(path):
+    with torch.inference_mode():
+        c = case(BERT)
+        c = replace(c, inputs=c.inputs.clone())
+    with pytest.raises(ValueError, match=r"made under torch.inference_mode.*load it outside"):
+        attribute(c, path=path)
+
+
+@both_paths
+def test_a_model_that_gets_its_weights_in_a_first_pass(path):
+    c = case(BERT)
+    c.model.classifier = nn.LazyLinear(3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="A LazyLinear of the model gets its weights in a first pass: run the model"):
+        attribute(c, path=path)
+    c.forward(c.inputs, c.mask)
+    attribute(c, path=path)
+
+
+def test_a_static_cache():
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(**{**SMALL, "vocab_size": 60})).eval()
+    ids = torch.arange(5, 12).unsqueeze(0)
+    cache = hf.StaticCache(config=model.config, max_cache_len=16)
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+    method = SelfAttentionAttribution(
+        lambda ids, cache: model(ids, past_key_values=cache).logits[:, -1], attention_layers(model)
+    )
+    with pytest.raises(ValueError, match=r"StaticCache .* cannot be picked one by one: give a DynamicCache"):
+        method.attribute(ids[:, :2], target=1, additional_forward_args=cache)
+
+
+def test_a_number_of_numpy_is_a_target():
+    c = case(BERT)
+    for one, other in zip(attribute(c, target=np.int64(1))[0], attribute(c, target=1)[0], strict=True):
+        assert torch.equal(one, other)

@@ -256,6 +256,26 @@ def test_a_single_number_for_one_example(name, path):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+def test_one_row_of_keys_that_serves_all_queries(path):
+    """Encoder outputs that the function holds: one row of keys and values, and a row of queries for each step."""
+    model = make(Family("bart", CROSS["bart"]))
+    source, target = torch.randint(5, 60, (1, 6)), torch.randint(5, 60, (1, 4))
+    states = model.get_encoder()(source).last_hidden_state.detach()
+
+    def attributed(repeat):
+        def forward(ids):
+            encoded = (states.expand(len(ids), -1, -1) if repeat else states,)
+            return model(decoder_input_ids=ids, encoder_outputs=encoded).logits[:, -1]
+
+        layers = attention_layers(model.get_decoder())
+        return SelfAttentionAttribution(forward, layers, path=path).attribute(target, target=7)
+
+    for one, other in zip(attributed(False), attributed(True), strict=True):
+        assert other.abs().max() > 1e-6
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12 * float(other.abs().max()))
+
+
 def test_a_function_of_one_row_is_not_given_several():
     c = case(BY_NAME["bert"], batch=1)
     method = SelfAttentionAttribution(lambda i: c.forward(i)[0, 1], attention_layers(c.model)[0])

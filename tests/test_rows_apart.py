@@ -50,7 +50,20 @@ def without_repetition(c):
     return forward
 
 
+def sorted_and_left(descending):
+    def of(c):
+        def forward(ids, mask):
+            order = mask.sum(1).argsort(stable=True, descending=descending)
+            return c.forward(ids[order], mask[order])
+
+        return forward
+
+    return of
+
+
 MOVED = {
+    "sorted by length, the longest first, as the batch is": sorted_and_left(True),
+    "sorted by length, the shortest first": sorted_and_left(False),
     "sorted by length and brought back": sorted_by_length,
     "without repetition": without_repetition,
     "turned around and back": lambda c: lambda ids, mask: c.forward(ids.flip(0), mask.flip(0)).flip(0),
@@ -121,6 +134,59 @@ def test_rows_that_meet_inside_the_model_are_refused(how, block, batch):
     module.register_forward_hook(lambda module, args, output: output + MET[how](output))
     with pytest.raises(ValueError, match=REFUSED):
         attribute(c.forward, attention_layers(c.model), c)
+
+
+BETWEEN = {
+    "the next": lambda h: torch.cat([h[:-1] + 0.5 * h[1:], h[-1:]]),
+    "the one before": lambda h: torch.cat([h[:1], h[1:] + 0.5 * h[:-1]]),
+    "the one two before, from four rows on": lambda h: h if len(h) < 4 else h + 0.5 * h.roll(2, 0),
+}
+
+
+@both_paths
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("how", BETWEEN)
+def test_rows_that_meet_between_attention_layers_are_refused(how, batch, path):
+    """A batch of one meets nobody, but its steps do."""
+    c = of_different_lengths(batch)
+    c.model.bert.encoder.layer[0].register_forward_hook(lambda module, args, output: BETWEEN[how](output))
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(c.forward, attention_layers(c.model), c, path)
+
+
+@pytest.mark.parametrize("never", [-1e4, -1e9, float("-inf")])
+@pytest.mark.parametrize("how", ["less the mean", "less the one before", "over the largest"])
+def test_a_label_that_is_ruled_out_hides_nothing(how, never):
+    c = of_different_lengths(3)
+    out = torch.tensor([0.0, 0.0, never], dtype=torch.float64)
+    with pytest.raises(ValueError, match=REFUSED):
+        attribute(lambda *args: MET[how](c.forward(*args)) + out, attention_layers(c.model), c)
+
+
+@pytest.mark.filterwarnings("ignore:Replaying from")
+@pytest.mark.parametrize("never", [0.0, -1e4, float("-inf")])
+def test_replays_are_tried_on_the_labels_that_are_not_ruled_out(never):
+    """State that is changed aside of what modules hand back: a replay that leaves it out is another model."""
+    c = of_different_lengths(2)
+    layers, position = attention_layers(c.model), torch.ones(32, dtype=torch.float64)
+    out = torch.tensor([0.0, 0.0, never], dtype=torch.float64)
+
+    def forward(ids, mask):
+        def added(module, args, output):
+            output.add_(position)  # in place: the module itself handed back something else
+
+        hook = c.model.bert.embeddings.dropout.register_forward_hook(added)
+        try:
+            hidden = c.model.bert.embeddings(ids)
+            hidden += position
+            return c.model.classifier(c.model.bert(inputs_embeds=hidden, attention_mask=mask).pooler_output) + out
+        finally:
+            hook.remove()
+
+    ours = attribute(forward, layers, c, n_steps=20)
+    for layer, one in zip(layers, ours, strict=True):
+        (theirs,), _ = direct_attribution(c.model, lambda: forward(c.inputs, c.mask)[:, 1], [layer], padding=c.padding)
+        assert (one - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -276,6 +342,69 @@ def test_replays_later_on_leave_statistics_and_what_the_user_did_meanwhile(obser
         assert [observer.state() for observer in observers] == before
 
 
+class Bank(nn.Module):
+    """Hands on what it gets, and keeps it in a buffer of 1.25 MiB."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("bank", torch.zeros(5000, 32, dtype=torch.float64))
+
+    def forward(self, hidden):
+        self.bank[: len(hidden)] = hidden.detach()[:, 0]
+        return hidden
+
+
+class Table(nn.Module):
+    """Hands on what it gets, and makes a table as long as the longest input so far."""
+
+    def forward(self, hidden):
+        if not hasattr(self, "_length") or self._length < hidden.shape[1]:
+            self._length, self._weights = hidden.shape[1], torch.ones(hidden.shape[1], dtype=torch.float64)
+        return hidden * self._weights[: hidden.shape[1], None]
+
+
+@both_paths
+@pytest.mark.parametrize("kind", [Bank, Table])
+def test_what_modules_keep_is_put_back_together(kind, path):
+    c = case(BERT)
+    keeper = c.model.bert.encoder.layer[1].output.keeper = kind()
+    c.model.bert.encoder.layer[1].output.register_forward_hook(lambda module, args, output: module.keeper(output))
+    before = {name: value.clone() for name, value in keeper.named_buffers()}, sorted(vars(keeper))
+    attribute(c.forward, attention_layers(c.model), c, path)
+    assert sorted(vars(keeper)) == before[1]
+    assert all(torch.equal(value, before[0][name]) for name, value in keeper.named_buffers())
+    c.forward(c.inputs, c.mask)  # it runs as before
+
+
+def test_a_buffer_that_is_too_large_to_put_back_is_told_of(monkeypatch):
+    monkeypatch.setattr("captum_attattr.engine.module_state._LARGEST_COPY", 2**20)
+    c = case(BERT)
+    c.model.bert.encoder.layer[1].output.keeper = Bank()
+    c.model.bert.encoder.layer[1].output.register_forward_hook(lambda module, args, output: module.keeper(output))
+    with pytest.warns(UserWarning, match=r"A buffer of the model, of shape \(5000, 32\), is written to by each pass"):
+        attribute(c.forward, attention_layers(c.model), c)
+
+
+@both_paths
+def test_the_module_whose_method_is_given_keeps_what_it_had(path):
+    class Counting(nn.Module):
+        def __init__(self, c):
+            super().__init__()
+            self.model, self.calls = c.model, 0
+            self.register_buffer("average", torch.zeros((), dtype=torch.float64))
+
+        def forward(self, ids, mask):
+            output = self.model(ids, mask).logits
+            self.calls += 1
+            self.average += output.detach().mean()
+            return output
+
+    c = case(BERT)
+    model = Counting(c)
+    attribute(model.forward, attention_layers(model), c, path)
+    assert (model.calls, float(model.average)) == (0, 0.0)
+
+
 # Shadows
 
 
@@ -300,6 +429,9 @@ def shadowed(compute):
         (lambda x: torch.arange(4.0) * x.long(), False),
         (lambda x: torch.nn.functional.one_hot(x.long(), 4), False),
         (lambda x: torch.ones(4)[(x > 0).long()], False),
+        (lambda x: torch.where(x > -1, x, -x), False),  # at another point it may choose otherwise
+        (lambda x: x.nan_to_num(), False),
+        (lambda x: x if x[0] < 1 else -x, False),
     ],
 )
 def test_shadows_follow_what_is_computed(compute, is_seen):

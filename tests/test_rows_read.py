@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from oracles import direct_attribution
 from tiny_models import FAMILIES, case
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -89,6 +90,26 @@ def test_a_maximum_that_the_first_row_wins():
     method = SelfAttentionAttribution(forward, attention_layers(c.model)[1])
     _, delta = method.attribute(c.inputs, n_steps=400, return_convergence_delta=True)
     assert delta.abs() < 1e-4
+
+
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+def test_which_rows_are_read_may_depend_on_what_the_first_says(path):
+    """At the model's own attention it is sure, and no other row is read; on the way from none it is not."""
+    c = case(BY_NAME["bert"], batch=1)
+    head = lambda hidden: c.model.classifier(hidden)
+    margin = head(c.model.bert(c.inputs)[0][:, 0])[0, 0].detach() - 0.01
+
+    def forward(ids):
+        hidden = c.model.bert(ids)[0]
+        first = head(hidden[:, 0])
+        unsure = margin - first[:, :1]
+        return torch.where(unsure < 0, first, first + 20 * unsure * head(hidden.mean(1)))
+
+    layer = attention_layers(c.model)[-1]
+    method = SelfAttentionAttribution(forward, layer, path=path)
+    ours = method.attribute(c.inputs, target=1, n_steps=20)
+    (theirs,), _ = direct_attribution(c.model, lambda: forward(c.inputs)[:, 1], [layer])
+    assert (ours - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("path", ["layerwise", "joint"])

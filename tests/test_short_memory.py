@@ -152,7 +152,7 @@ def test_no_row_fits(path, narrow, at_once):
         method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
 
 
-@pytest.mark.parametrize("call", [2, 3, 4, 5])
+@pytest.mark.parametrize("call", [2, 3, 4, 5, 6])
 def test_checks_do_not_swallow_it(call):
     """The clean pass is the first call; then come those that find out what a replay may do."""
     c = case(BERT, batch=2)
@@ -165,10 +165,6 @@ def test_checks_do_not_swallow_it(call):
         return c.forward(*args)
 
     method = SelfAttentionAttribution(forward, attention_layers(c.model))
-    if call == 4:  # two rows with what they keep for their gradients: tried one by one then
-        method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
-        assert len(calls) > 10
-        return
     with pytest.raises(MemoryError, match="thrown by the test"):
         method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
     assert len(calls) == call

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from captum_attattr.attribution.arguments import check_batch_size, check_layers, check_tolerance
 from captum_attattr.attribution.attention_function import AttentionFunction
 from captum_attattr.engine.adaptive import Adaptation
-from captum_attattr.engine.baselines import AttentionBaselines, attention_baseline, input_baselines
+from captum_attattr.engine.baselines import AttentionBaselines, attention_baseline, input_baselines, starts_of
 from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.findings import Findings
 from captum_attattr.engine.forward import Forward
@@ -279,8 +279,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         else:
             inputs = input_baselines(baselines, recording.forward.inputs)
             forward = Forward(self.forward_func, inputs, additional_forward_args)
-            # Methods, not matrices: they are computed for a range of queries at a time.
-            starts = [state.probabilities for state in Recording(forward, self._layers()).states]
+            starts = starts_of(Recording(forward, self._layers()).states, states)
         return [LayerPath.from_state(state, start) for state, start in zip(states, starts, strict=True)]
 
     def _names(self, recording: Recording) -> list[str]:

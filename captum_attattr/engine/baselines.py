@@ -47,6 +47,8 @@ def _of_layer(given: Any, state: LayerState) -> Start | None:
         raise TypeError(
             f"attention_baselines must be None, a number, 'uniform' or a tensor, got {type(given).__name__}."
         )
+    if given.is_complex():
+        raise TypeError("attention_baselines must be real numbers, got a complex tensor.")
     if not _broadcasts(given.shape, state.shape):
         raise ValueError(
             f"attention_baselines of shape {tuple(given.shape)} does not broadcast to the attention of {state.name}, "
@@ -66,6 +68,21 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
     return len(shape) <= len(to) and all(
         size in (1, wide) for size, wide in zip(reversed(shape), reversed(to), strict=False)
     )
+
+
+def starts_of(baselines: Sequence[LayerState], states: Sequence[LayerState]) -> list[Start | None]:
+    """A0 of each layer where it is what the layer does at other inputs.
+
+    Raises:
+        ValueError: The model sees another number of tokens there.
+    """
+    for baseline, state in zip(baselines, states, strict=True):
+        if baseline.shape != state.shape:
+            raise ValueError(
+                f"At the baselines the attention of {state.name} is (batch, head, query, key) = {baseline.shape}, at "
+                f"the inputs {state.shape}: give baselines at which the model sees as many tokens."
+            )
+    return [baseline.probabilities for baseline in baselines]
 
 
 def input_baselines(given: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from captum._utils.common import (
     _select_targets,
 )
 from captum._utils.typing import TargetType
-from torch import Tensor
+from torch import Tensor, nn
 
 # Caches of keys and values (past_key_values) are recognised by this method.
 _CACHE = "batch_select_indices"
@@ -42,7 +43,12 @@ def _copied(cache: Any, rows: Tensor | None) -> Any:
             "compute it under torch.no_grad()."
         ) from error
     if rows is not None:
-        getattr(cache, _CACHE)(rows)
+        try:
+            getattr(cache, _CACHE)(rows)
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(
+                f"Rows of a {type(cache).__name__} (past_key_values) cannot be picked one by one: give a DynamicCache."
+            ) from error
     return cache
 
 
@@ -79,6 +85,8 @@ class Forward:
             kinds = ", ".join(type(tensor).__name__ for tensor in tensors)
             raise TypeError(f"inputs must be a tensor or a tuple of tensors with a batch dimension, got {kinds}.")
         self.inputs: tuple[Tensor, ...] = tuple(_plain(value) for value in _format_tensor_into_tuples(inputs))
+        if any(tensor.layout != torch.strided for tensor in self.inputs):
+            raise ValueError("inputs must be dense tensors, got a sparse one: give tensor.to_dense().")
         self.batch_size = self.inputs[0].shape[0]
         if self.batch_size == 0 or any(tensor.shape[0] != self.batch_size for tensor in self.inputs):
             sizes = [tensor.shape[0] for tensor in self.inputs]
@@ -95,6 +103,9 @@ class Forward:
         )  # fmt: skip
         """Lengths of the tensors among the arguments that do not follow the examples."""
         self.function = uncompiled(forward_func)
+        owner = getattr(self.function, "__self__", None)
+        self.owner: nn.Module | None = owner if isinstance(owner, nn.Module) else None
+        """The module whose method the forward function is (``model.forward``)."""
         self.all_rows = torch.arange(self.batch_size)
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
@@ -111,6 +122,8 @@ class Forward:
                 f"The forward function must return a tensor, or a model output with logits; got "
                 f"{type(output).__name__}. Wrap it: lambda *args: model(*args)[0]."
             )
+        if output.is_complex():
+            raise TypeError("The forward function must return real numbers, got complex ones: which part is explained?")
         return output
 
     def scores(self, output: Tensor, target: TargetType, rows: Tensor | None = None) -> Tensor:
@@ -139,6 +152,8 @@ class Forward:
         return selected
 
     def _target_of(self, target: TargetType, rows: Tensor) -> TargetType:
+        if isinstance(target, Integral):  # numpy's, too
+            return int(target)
         if isinstance(target, list) and len(target) == self.batch_size:
             return [target[int(row)] for row in rows]
         if isinstance(target, Tensor) and target.numel() == self.batch_size > 1:

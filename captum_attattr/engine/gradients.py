@@ -1,4 +1,4 @@
-"""Gradients on or off for a function, the memory that a pass keeps for its gradient, and kinks in its graph."""
+"""Gradients: switched on or off, computed, the memory that a pass keeps for them, and kinks in its graph."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from captum_attattr.attention import UnsupportedModelError
 from captum_attattr.attention.undoing import Undo, undoing
@@ -89,7 +90,7 @@ def has_kinks(output: Tensor) -> bool:
 
     Raises:
         UnsupportedModelError: The graph holds an operation that torch cannot differentiate, for which it would only
-            give a warning.
+            give a warning, or one that runs parts of the model again.
     """
     seen, open_nodes, kinked = set(), [output.grad_fn], False
     while open_nodes:
@@ -101,7 +102,56 @@ def has_kinks(output: Tensor) -> bool:
                 "The model computes with operations that have no derivative, as quantized ones often do: load it "
                 "unquantized, or quantized by a method that keeps float activations (weights only)."
             )
+        if "Checkpoint" in node.name():
+            raise _checkpointed()
         kinked = kinked or node.name().lstrip("_").startswith(_KINKED)
         seen.add(node)
         open_nodes.extend(parent for parent, _ in node.next_functions)
     return kinked
+
+
+def differentiated(scores: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of the sum of the scores, one for each context.
+
+    Raises:
+        ValueError: There are none, or they are not finite.
+        UnsupportedModelError: Parts of the model are run again for them.
+    """
+    gradients: Sequence[Tensor | None] = [None]
+    if scores.requires_grad:
+        if not all(context.requires_grad for context in contexts):
+            raise ValueError(
+                "The forward function runs some of the given attention layers without gradients (torch.no_grad, or "
+                "torch.utils.checkpoint with use_reentrant=True): there is no gradient to integrate."
+            )
+        try:
+            gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
+        except CheckpointError as error:
+            raise _checkpointed() from error
+    if all(gradient is None for gradient in gradients):
+        raise ValueError(
+            "The forward function's output does not depend on the attention layer through differentiable operations. "
+            "Does it run under torch.no_grad, detach its output, or return a predicted class?"
+        )
+    found = tuple(torch.zeros_like(c) if g is None else g for g, c in zip(gradients, contexts, strict=True))
+    if not all(bool(torch.isfinite(gradient).all()) for gradient in found):
+        raise ValueError(
+            "A gradient on the path is NaN or infinite. Half precision may be too narrow for this model: try float32."
+        )
+    return found
+
+
+def _checkpointed() -> UnsupportedModelError:
+    return UnsupportedModelError(
+        "The forward function runs parts of the model again for their gradient (torch.utils.checkpoint), where their "
+        "attention is not watched. Leave the checkpoints out: a run has as many rows as fit memory anyway."
+    )
+
+
+def refuse_inference_weights(roots: Sequence[nn.Module]) -> None:
+    """Raise where no gradient passes through the model because of how it was made."""
+    if any(weight.is_inference() for root in roots for weight in root.parameters()):
+        raise ValueError(
+            "The model was made under torch.inference_mode, so that torch refuses gradients through its weights: load "
+            "it outside of it (torch.no_grad does no harm)."
+        )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
@@ -209,6 +210,10 @@ def _refuse_what_cannot_be_followed(module: nn.Module) -> None:
         raise UnsupportedModelError(
             "The forward function runs a compiled model, whose modules cannot be watched: let it run the model that "
             "torch.compile was given (compiled._orig_mod)."
+        )
+    if any(weight is not None and is_lazy(weight) for weight in module._parameters.values()):
+        raise ValueError(
+            f"A {type(module).__name__} of the model gets its weights in a first pass: run the model once before."
         )
     if not module.training:
         return

@@ -88,12 +88,18 @@ class FrozenMatrices:
 
         Both are (R, Q, H, D), for examples (R,) at alphas (R,).
         """
-        values = call.values()
+        values = values_met(call, len(examples))
         slope = _applied(self.change, values, examples)
         context = alphas.to(values).view(-1, 1, 1, 1) * slope
         if self._start is not None:
             context = context + _applied(self._start, values, examples)
         return context, slope.detach()
+
+
+def values_met(call: AttentionCall, rows: int) -> Tensor:
+    """Values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
+    values = call.values()
+    return values.expand(rows, *values.shape[1:]) if len(values) == 1 else values
 
 
 def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:

@@ -40,22 +40,24 @@ def alone(batch_size: int) -> Probe:
     return Probe(torch.tensor([batch_size - 1]), torch.ones(1))
 
 
-def beside_another(batch_size: int) -> Probe:
-    """Make a probe of the first example, after the last one with a scaled context."""
-    return Probe(torch.tensor([batch_size - 1, 0]), torch.tensor([0.5, 1.0]))
-
-
 def moved(batch_size: int) -> Probe:
     """Make a probe of every example once, shifted by one row."""
     return Probe(torch.arange(batch_size).roll(1), torch.ones(batch_size))
 
 
-def apart(batch_size: int) -> Probe:
-    """Make a probe as :func:`moved`, of at least four rows, with scaled contexts in the first two and the last.
+def apart(batch_size: int, most: int | None = None) -> Probe:
+    """Make a probe of every example twice, in the order of the batch and in reverse, with changed rows around them.
 
-    Whether a function reverses, shifts or sorts its rows, an unchanged row then comes next to a changed one.
+    Sorting moves a row that must stay in place, since no order runs there and back. Where rows affect each other, at
+    any distance, an unchanged row meets a changed one: the first two or the last.
+
+    Args:
+        batch_size: Number of examples.
+        most: Use at most so many of them, spread over the batch.
     """
-    count = max(batch_size + 2, 4)
-    scale = torch.ones(count)
+    count = min(batch_size, most or batch_size)
+    examples = torch.linspace(0, batch_size - 1, count).round().long()
+    rows = torch.cat([examples[-1:], examples[:1], examples.flip(0), examples, examples[:1]])
+    scale = torch.ones(len(rows))
     scale[[0, 1, -1]] = torch.tensor([0.5, 0.25, 0.7])
-    return Probe((torch.arange(count) - 1) % batch_size, scale)
+    return Probe(rows, scale)

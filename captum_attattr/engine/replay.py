@@ -26,7 +26,7 @@ from captum_attattr.attention.undoing import Undo, undoing
 from captum_attattr.engine.batch_axis import by_example, find_axis, refuse_other_sizes
 from captum_attattr.engine.findings import Finding, Findings
 from captum_attattr.engine.forward import Forward
-from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.gradients import refuse_inference_weights, with_gradients
 from captum_attattr.engine.layer_state import LayerState, layer_state
 from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout, with_recorded_outputs
 from captum_attattr.engine.module_state import ModuleState
@@ -79,8 +79,10 @@ class Recording:
                 self._ended[self._last] = self._last_ended
             return result
 
+        if forward.owner is not None:
+            self._at_start.append(ModuleState([forward.owner]))
         self.output = self._clean_pass(modules, record)
-        self.roots = modules.roots
+        self.roots = list(dict.fromkeys([*modules.roots, *filter(None, [forward.owner])]))
         self.states = _in_order_of(self._layers, wanted)
         self._ended.setdefault(self._last, self._last_ended)
         known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
@@ -101,7 +103,15 @@ class Recording:
     def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
         def run(undo: list[Undo]) -> Tensor:
             undo.append(self._restore)
-            return modules.following(lambda: intercepted(self._layers, record, self.forward))
+            try:
+                return modules.following(lambda: intercepted(self._layers, record, self.forward))
+            except RuntimeError as error:
+                if "does not require grad" in str(error):
+                    raise ValueError(
+                        "The forward function takes a gradient itself. Give a function of forward passes alone: its "
+                        "own gradient is what the method integrates."
+                    ) from error
+                raise
 
         return undoing(run)
 
@@ -193,6 +203,7 @@ class Recording:
     @with_gradients(True)
     def _check(self, first: int) -> Finding:
         """Test replays from an attention call against the model's own output, and measure the memory of a row."""
+        refuse_inference_weights(self.roots)
         length = self._last_context.shape[1]
         state = next(state for state in self.states if state.index == first)
         if self._ended[first]:

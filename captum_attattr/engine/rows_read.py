@@ -32,6 +32,15 @@ _SHAPING = {
 }  # fmt: skip
 
 
+# What looks at numbers to decide which others count, or passes over NaN.
+_CHOOSING = {
+    torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__index__, torch.Tensor.item,
+    torch.Tensor.tolist, torch.Tensor.numpy, torch.nan_to_num, torch.Tensor.nan_to_num, torch.nansum,
+    torch.Tensor.nansum, torch.nanmean, torch.Tensor.nanmean, torch.fmax, torch.Tensor.fmax, torch.fmin,
+    torch.Tensor.fmin,
+}  # fmt: skip
+
+
 class _Mode(TorchFunctionMode):
     def during(self, function: Callable[[], T]) -> T:
         """Call a function under this mode."""
@@ -98,7 +107,11 @@ class Shadows(_Mode):
         """Whether an operation could not be followed, so that shadows mean nothing."""
 
     def look_up(self, tensor: Tensor) -> Tensor | None:
-        """Return a result's shadow; None if it does not depend on the tensor or could not be followed."""
+        """Return a result's shadow; None if it does not depend on the tensor or could not be followed.
+
+        It cannot be followed where a value that depends on the tensor decides what is computed (a condition, an index,
+        the branch of an ``if``): at another point of a path the decision may differ.
+        """
         return None if self.lost else self._shadows.get(tensor)
 
     def __torch_function__(
@@ -112,10 +125,10 @@ class Shadows(_Mode):
             return func(*args, **kwargs)
         versions = [_version(tensor) for tensor in own]
         # Before the function runs, which may write into its arguments.
-        chosen = any(_is_choice(tensor, self._shadows[tensor]) for tensor in tensors if tensor in self._shadows)
+        chosen = func in _CHOOSING or any(_is_choice(tensor) for tensor in tensors if tensor in self._shadows)
         result = func(*args, **kwargs)
         if chosen or versions != [_version(tensor) for tensor in own]:
-            self.lost = True  # the shadow is another index, or the function wrote into a tensor without a shadow
+            self.lost = True  # or the function wrote into a tensor without a shadow
         else:
             self._follow(result, func, *tree_map_only(Tensor, self._shadow_of, (args, kwargs)))
         return result
@@ -139,11 +152,9 @@ class Shadows(_Mode):
                 self._shadows[one] = other
 
 
-def _is_choice(tensor: Tensor, shadow: Tensor) -> bool:
-    """Whether two tensors of whole numbers differ: as indices of tokens or classes they might be out of range."""
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        return False
-    return tensor.shape != shadow.shape or not torch.equal(tensor, shadow)
+def _is_choice(tensor: Tensor) -> bool:
+    """Whether a tensor holds conditions or indices, which may differ at another point of a path."""
+    return not (tensor.is_floating_point() or tensor.is_complex())
 
 
 def _version(tensor: Tensor) -> int:

@@ -19,8 +19,13 @@ from captum_attattr.engine.forward import Forward, take_rows
 from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
 from captum_attattr.engine.layer_state import LayerState, agree
 from captum_attattr.engine.memory import is_out_of_memory
-from captum_attattr.engine.probes import Probe, alone, apart, beside_another, moved
+from captum_attattr.engine.probes import Probe, alone, apart, moved
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
+
+_SEVERAL = 3
+"""Examples on which the lowest layer is tried: what meets there, or above, meets whichever they are."""
+_OUTLIER = 100.0
+_BANNED = 1e3
 
 Substitute = Callable[[AttentionCall], Tensor]
 """A function that makes the context (rows, query, head, dim) to use in place of an attention call's own."""
@@ -66,8 +71,6 @@ class Trials:
         Returns:
             The rows of the sequence, or None for all of them; and whether the rows of the batch keep their order.
         """
-        if not bool(torch.isfinite(self.output).all()):
-            return None, True
         probe, length = moved(self.forward.batch_size), self.last_context.shape[1]
         context = probe.contexts(self.last_context)
         for candidate in CANDIDATES if length > 1 else ():
@@ -103,7 +106,7 @@ class Trials:
         if output is None or output.shape != clean.shape:
             return False
         ours, theirs = _left_alone(output.detach(), probe), _left_alone(clean, probe)
-        return agree(ours, theirs, 2 / 3, self.last_context.dtype)
+        return _agree(ours, theirs, self.last_context.dtype)
 
     def rows_apart(self, rows_read: slice | None) -> bool:
         """Whether no row's output depends on other rows after the last attention call."""
@@ -132,12 +135,12 @@ class Trials:
         if not in_place:
             return apart(batch_size)
         lowest = min(state.index for state in self.states)
-        return beside_another(batch_size) if first == lowest else alone(batch_size)
+        return apart(batch_size, _SEVERAL) if first == lowest else alone(batch_size)
 
     def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
         """Test a replay from this layer with the rows of a probe."""
         try:
-            return self._fitting(state, probe, rows_read)
+            return self._with_gradient(state, probe, rows_read)
         except UnsupportedModelError:
             raise
         except Exception as error:  # a model may fail in any way on recorded outputs
@@ -145,13 +148,10 @@ class Trials:
                 raise
             return Trial(False, 0, False)
 
-    def _fitting(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
-        try:
+    def _with_gradient(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+        """A probe of several rows without what they would keep for their gradients, and one row with it."""
+        if len(probe.rows) == 1:
             return self._tried(state, probe, rows_read, gradients=True)
-        except Exception as error:
-            if len(probe.rows) == 1 or not is_out_of_memory(error):
-                raise
-        # All rows together, with the tensors kept for their gradients, do not fit memory, but one row may.
         together = self._tried(state, probe, rows_read, gradients=False)
         by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
         return by_itself._replace(agrees=together.agrees and by_itself.agrees)
@@ -170,7 +170,7 @@ class Trials:
         batch_size = self.forward.batch_size
         probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
-            trial = self._fitting(state, probe, None)
+            trial = self._with_gradient(state, probe, None)
             if trial.agrees:
                 return trial
         except Exception as error:
@@ -178,7 +178,7 @@ class Trials:
                 raise
             failed = error
         again = Probe(self.forward.all_rows, torch.ones(batch_size))
-        if not self._fitting(state, again, None).agrees:
+        if not self._tried(state, again, None, gradients=False).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "
                 "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"
@@ -194,11 +194,31 @@ def _left_alone(output: Tensor, probe: Probe) -> Tensor:
 
 def _close(one: Tensor, other: Tensor) -> bool:
     """Whether two results of the same operations agree in all but the last digits."""
-    if not other.is_floating_point():
+    eps = torch.finfo(other.dtype).eps if other.is_floating_point() else 0.0
+    return _near(one, other, min(100 * eps, eps ** (2 / 3)))
+
+
+def _agree(one: Tensor, other: Tensor, computed_in: torch.dtype) -> bool:
+    """Whether outputs of other kernels agree in two thirds of their digits, those of float32 at most."""
+    dtypes = [dtype for dtype in (other.dtype, computed_in, torch.float32) if dtype.is_floating_point]
+    return _near(one, other, max(torch.finfo(dtype).eps for dtype in dtypes) ** (2 / 3))
+
+
+def _near(one: Tensor, other: Tensor, error: float) -> bool:
+    """Whether each entry agrees to a relative error, of its own size or of the usual size of an entry.
+
+    A label that is ruled out (-inf, -1e9) does not count for the usual size.
+    """
+    if not other.is_floating_point() or one.dtype != other.dtype:
         return torch.equal(one, other)
-    eps = torch.finfo(other.dtype).eps
-    error = min(100 * eps, eps ** (2 / 3))
-    return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))
+    apart = (one != other) & ~(one.isnan() & other.isnan())
+    if not bool(apart.any()):
+        return True
+    sizes = other.abs()[torch.isfinite(other) & (other != 0)]
+    if len(sizes) and float(sizes.median()) > _BANNED:
+        sizes = other.abs()[apart]
+    usual = float(sizes[sizes <= _OUTLIER * sizes.median()].max()) if len(sizes) else 0.0
+    return torch.allclose(one[apart], other[apart], rtol=error, atol=error * usual)
 
 
 def _mixing() -> ValueError:

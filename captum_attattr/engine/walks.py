@@ -18,8 +18,8 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.chunks import Chunks
-from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.path import FrozenMatrices, LayerPath, full_precision
+from captum_attattr.engine.gradients import differentiated, with_gradients
+from captum_attattr.engine.path import FrozenMatrices, LayerPath, full_precision, values_met
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute, always
 
@@ -240,7 +240,7 @@ class JointWalk(Walk):
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = _Met(context, slope, call.values().detach())
+                met[frozen.path.state.index] = _Met(context, slope, values_met(call, len(examples)).detach())
                 return context
 
             return substitute
@@ -281,17 +281,4 @@ def _gradients(
     recording: Recording, output: Tensor, target: TargetType, rows: Tensor, contexts: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     scores = recording.forward.scores(output, target, rows)
-    gradients: Sequence[Tensor | None] = [None]
-    if scores.requires_grad:
-        gradients = torch.autograd.grad(scores.sum(), contexts, allow_unused=True)
-    if all(gradient is None for gradient in gradients):
-        raise ValueError(
-            "The forward function's output does not depend on the attention layer through differentiable operations. "
-            "Does it run under torch.no_grad, detach its output, or return a predicted class?"
-        )
-    found = tuple(torch.zeros_like(c) if g is None else g for g, c in zip(gradients, contexts, strict=True))
-    if not all(bool(torch.isfinite(gradient).all()) for gradient in found):
-        raise ValueError(
-            "A gradient on the path is NaN or infinite. Half precision may be too narrow for this model: try float32."
-        )
-    return scores.detach(), found
+    return scores.detach(), differentiated(scores, contexts)
