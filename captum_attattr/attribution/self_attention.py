@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -21,11 +21,12 @@ from captum_attattr.engine.findings import Findings
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.integration import Convergence, Integral, Rise, integrate
-from captum_attattr.engine.path import LayerPath
+from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.path_kinds import path_named
+from captum_attattr.engine.paths import AttentionPath
 from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
 from captum_attattr.engine.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.walks import JointWalk, LayerWalk, Walk, clean_gradients
 
 PathName = Literal["layerwise", "joint"]
 
@@ -76,15 +77,13 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         device_ids: list[int] | None = None,
         multiply_by_inputs: bool = True,
         *,
-        path: PathName = "layerwise",
+        path: PathName | AttentionPath = "layerwise",
     ) -> None:
         check_layers(layer)
-        if path not in ("layerwise", "joint"):
-            raise ValueError(f"Unknown path {path!r}. Choose 'layerwise' or 'joint'.")
         LayerAttribution.__init__(self, forward_func, layer, device_ids)
         GradientAttribution.__init__(self, forward_func)
         self._multiply_by_inputs = multiply_by_inputs
-        self._path = path
+        self._path = path_named(path)
         self._findings = Findings()
         self.convergence: Convergence | None = None
 
@@ -181,25 +180,26 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
         clean = recording.forward.scores(recording.output, target)
         count, device = recording.forward.batch_size, recording.states[0].context.device
-        total = None if tolerance is not None else n_steps * count * (1 if self._path == "joint" else len(paths))
+        labels = self._path.labels(recording.states)
+        total = None if tolerance is not None else n_steps * count * len(labels)
         with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
             most = 1 if recording.one_by_one else internal_batch_size
             chunks = Chunks(count, most, device, bar.update)
             integrals: list[Integral] = []
-            for walk in self._walks(recording, paths, target, chunks, tolerance is not None):
-                bar.set_postfix(path=f"{len(integrals) + 1} of {len(paths)}")
+            for walk in self._path.walks(recording, paths, target, chunks, tolerance is not None):
+                bar.set_postfix(path=f"{len(integrals) + 1} of {len(labels)}")
                 integrals.append(
                     Adaptation(walk, tolerance, n_steps, clean, keep).integral()
                     if tolerance is not None
                     else integrate(walk, *quadrature(method, n_steps), keep, clean)
                 )
         self.convergence = Convergence.from_integrals(integrals)
-        self.convergence.warn(self._names(recording), tolerance, n_steps)
+        self.convergence.warn(labels, tolerance, n_steps)
         results = self._as_given([as_asked(layer, reduce) for one in integrals for layer in one.kept])
         if not return_convergence_delta:
             return results
         deltas: list[Any] = [one.gap for one in integrals]
-        return results, deltas[0] if self._path == "joint" else self._as_given(deltas)
+        return results, self._one_or_each(deltas)
 
     @with_gradients(True)
     def compute_convergence_delta(  # type: ignore[override]
@@ -237,15 +237,15 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         clean = recording.forward.scores(recording.output, target)
         most = 1 if recording.one_by_one else None
         chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
-        walks = self._walks(recording, paths, target, chunks, False)
+        walks = self._path.walks(recording, paths, target, chunks, False)
         sums = [attribution.flatten(1).sum(1) for attribution in given]
-        if self._path == "joint":
+        if self._path.layers_add_up:
             sums = [torch.stack(sums).sum(0)]
         deltas = []
         for walk, total in zip(walks, sums, strict=True):
             rise = Rise.from_outputs(walk, clean, walk.start(recording.forward.all_rows))
             deltas.append(total - rise.change.to(total))
-        return deltas[0] if self._path == "joint" else self._as_given(deltas)
+        return self._one_or_each(deltas)
 
     def attention_function(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None
@@ -258,6 +258,9 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
 
     def _as_given(self, values: list[Any]) -> Any:
         return values if isinstance(self.layer, (list, tuple)) else values[0]
+
+    def _one_or_each(self, deltas: list[Any]) -> Any:
+        return deltas[0] if self._path.layers_add_up else self._as_given(deltas)
 
     def _recorded(self, inputs: Any, additional_forward_args: Any) -> Recording:
         """Record a clean pass.
@@ -281,19 +284,3 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             forward = Forward(self.forward_func, inputs, additional_forward_args)
             starts = starts_of(Recording(forward, self._layers()).states, states)
         return [LayerPath.from_state(state, start) for state, start in zip(states, starts, strict=True)]
-
-    def _names(self, recording: Recording) -> list[str]:
-        """Names of the paths, for messages."""
-        if self._path == "joint":
-            return ["the joint path"]
-        return [f"layers[{place}] ({state.name})" for place, state in enumerate(recording.states)]
-
-    def _walks(
-        self, recording: Recording, paths: list[LayerPath], target: TargetType, chunks: Chunks, to_tolerance: bool
-    ) -> Sequence[Walk]:
-        if self._path == "joint":
-            return [JointWalk(recording, paths, target, chunks)]
-        known: Sequence[Any] = [None] * len(paths)
-        if to_tolerance:
-            known = clean_gradients(recording, paths, target, chunks)
-        return [LayerWalk(recording, path, target, chunks, one) for path, one in zip(paths, known, strict=True)]

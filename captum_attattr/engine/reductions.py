@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from captum_attattr.engine.path import LayerPath, full_precision
+from captum_attattr.engine.layer_path import LayerPath, full_precision
 
 
 @dataclass(frozen=True)

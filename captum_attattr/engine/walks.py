@@ -1,9 +1,10 @@
-"""F and its gradient at points on the two kinds of path: one layer scaled and the rest recomputed, or all together.
+"""F and its gradient at points of a path, which a rule of integration adds up to attributions.
 
     Attr(A) = (A - A0) * integral dF/dA dalpha = (A - A0) * [ (integral dF/dC dalpha) V^T ]
 
 (Hao et al., AAAI 2021, eq. 5; the context C = A V is linear in A, so the integral may be taken over C.) A walk
-evaluates points of a path, adds their weighted gradients to totals, and computes attributions from totals.
+evaluates points of a path, adds their weighted gradients to totals, and computes attributions from totals. The kinds of
+path are in ``layerwise`` and ``joint``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
 
-from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.gradients import differentiated, with_gradients
-from captum_attattr.engine.path import FrozenMatrices, LayerPath, full_precision, values_met
-from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
-from captum_attattr.engine.replay import Recording, Substitute, always
+from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.reductions import Keep, LayerAttributions
+from captum_attattr.engine.replay import Recording, Substitute
 
 
 class Points(NamedTuple):
@@ -123,15 +123,15 @@ class Walk(ABC):
         return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
 
     @abstractmethod
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> Mapping[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, Met]) -> Mapping[int, Substitute]:
         """Return what puts the contexts of these points in place; it records them in ``met``, by layer."""
 
     def _points(self, alphas: Tensor, examples: Tensor) -> Points:
-        met: dict[int, _Met] = {}
+        met: dict[int, Met] = {}
         output = self._recording.replay(self._substitutes(alphas, examples, met), examples)
         layers = [met[path.state.index] for path in self.paths]
         contexts = [layer.context for layer in layers]
-        scores, gradients = _gradients(self._recording, output, self._target, examples, contexts)
+        scores, gradients = gradients_at(self._recording, output, self._target, examples, contexts)
         slopes = sum(
             (gradient.to(layer.slope) * layer.slope).flatten(1).sum(1)
             for gradient, layer in zip(gradients, layers, strict=True)
@@ -140,7 +140,7 @@ class Walk(ABC):
         return Points(scores.to(slopes), torch.as_tensor(slopes), list(gradients), values)
 
 
-class _Met(NamedTuple):
+class Met(NamedTuple):
     """One layer at some points: its context, the slope of that in alpha, and the values if they change."""
 
     context: Tensor
@@ -148,137 +148,9 @@ class _Met(NamedTuple):
     values: Tensor | None
 
 
-class Clean(NamedTuple):
-    """F (batch,) and dF/dC of one layer (batch, ...) at the model's own attention."""
-
-    output: Tensor
-    gradient: Tensor
-
-
-class LayerWalk(Walk):
-    """The walk on the path of one layer.
-
-    Args:
-        recording, path, target, chunks: As for :class:`Walk`.
-        clean: F and its gradient at alpha = 1, if they are known: this point then needs no evaluation.
-    """
-
-    def __init__(
-        self, recording: Recording, path: LayerPath, target: TargetType, chunks: Chunks, clean: Clean | None = None
-    ) -> None:
-        super().__init__(recording, [path], target, chunks)
-        self._path, self._clean = path, clean
-
-    def known(self) -> Points | None:
-        """See :meth:`Walk.known`."""
-        if self._clean is None:
-            return None
-        output, gradient = self._clean
-        return Points(output, (gradient * self._path.context_change).flatten(1).sum(1), [gradient], [])
-
-    def totals(self, cells: int) -> list[Tensor]:
-        """Return zeros for gradients with respect to the context, (cells, Q, H, D)."""
-        return [self._path.context_change.new_zeros((cells, *self._path.context_change.shape[1:]))]
-
-    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """See :meth:`Walk.add`."""
-        (total,), (gradient,) = totals, points.gradients
-        weighted = weights.to(total).view(-1, 1, 1, 1) * gradient
-        total.index_add_(0, cells.to(total.device), weighted.to(total))
-
-    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.shares`."""
-        path, gradient = self._path.select(examples), totals[0].transpose(1, 2)
-        columns = path.state.values.to(gradient).transpose(2, 3)
-        return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
-
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
-        context = self._path.context(alphas, examples).requires_grad_(torch.is_grad_enabled())
-        met[self._first] = _Met(context, self._path.context_change[examples], None)
-        return {self._first: always(context)}
-
-
-class JointWalk(Walk):
-    """The walk on the paths of several layers scaled together, each with its attention of the clean pass.
-
-    The values V of a layer change along the path, so gradients are summed as matrices, dF/dA = (dF/dC) V^T.
-    """
-
-    values_change = True
-
-    def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
-        super().__init__(recording, paths, target, chunks)
-        self._frozen = [FrozenMatrices(path) for path in paths]
-
-    def totals(self, cells: int) -> list[Tensor]:
-        """Return zeros for gradients with respect to the attention, (cells, head, query, key) a layer."""
-        return [path.context_change.new_zeros((cells, *path.state.shape[1:])) for path in self.paths]
-
-    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """See :meth:`Walk.add`."""
-        found, counts = cells.unique(return_counts=True)
-        order = cells.argsort(stable=True)
-        # Cells with equally many points go together, the points of each side by side in one product.
-        for count in counts.unique().tolist():
-            some = found[counts == count]
-            rows = order[torch.isin(cells[order], some)].view(len(some), count)
-            for total, gradient, values in zip(totals, points.gradients, points.values, strict=True):
-                with full_precision(total):
-                    weighted = weights[rows].to(total).view(*rows.shape, 1, 1, 1) * gradient[rows].to(total)
-                    total[some] += torch.einsum("crqhd,crhkd->chqk", weighted, values[rows].to(total))
-
-    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.shares`."""
-        return [
-            gather(path.select(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
-            for path, total in zip(self.paths, totals, strict=True)
-        ]
-
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
-        def scaled(frozen: FrozenMatrices) -> Substitute:
-            def substitute(call: AttentionCall) -> Tensor:
-                context, slope = frozen.context(call, alphas, examples)
-                # The graph begins at the first layer: nothing below it has a gradient.
-                context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = _Met(context, slope, values_met(call, len(examples)).detach())
-                return context
-
-            return substitute
-
-        return {frozen.path.state.index: scaled(frozen) for frozen in self._frozen}
-
-
-def clean_gradients(
-    recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks
-) -> list[Clean]:  # fmt: skip
-    """Compute F and dF/dC of every layer at the model's own attention, by one backward pass."""
-
-    def job(some: slice) -> list[Clean]:
-        rows, contexts = recording.forward.all_rows[some], dict[int, Tensor]()
-        output = recording.replay({path.state.index: _tapped(path.state.index, contexts) for path in paths}, rows)
-        met = [contexts[path.state.index] for path in paths]
-        scores, gradients = _gradients(recording, output, target, rows, met)
-        return [
-            Clean(scores.to(path.context_change), gradient.to(path.context_change))
-            for path, gradient in zip(paths, gradients, strict=True)
-        ]
-
-    row_bytes = recording.row_bytes(min(path.state.index for path in paths))
-    parts = list(chunks.run(job, row_bytes, recording.forward.batch_size, 0))
-    return [Clean(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
-
-
-def _tapped(index: int, contexts: dict[int, Tensor]) -> Substitute:
-    def substitute(call: AttentionCall) -> Tensor:
-        context, _ = call.proceed()
-        contexts[index] = context if context.requires_grad else context.detach().requires_grad_()
-        return contexts[index]
-
-    return substitute
-
-
-def _gradients(
+def gradients_at(
     recording: Recording, output: Tensor, target: TargetType, rows: Tensor, contexts: Sequence[Tensor]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Compute F and its gradient with respect to some contexts, from the output of a replay of these rows."""
     scores = recording.forward.scores(output, target, rows)
     return scores.detach(), differentiated(scores, contexts)

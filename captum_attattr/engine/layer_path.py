@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.baselines import Start
 from captum_attattr.engine.layer_state import ALL, LayerState
 
@@ -68,57 +67,6 @@ class LayerPath:
         weights = alphas.to(change).view(-1, 1, 1, 1)
         # lerp is exact at both ends and as precise near alpha = 0 as elsewhere.
         return torch.lerp(end - change, end.to(change), weights).to(end.dtype)
-
-
-class FrozenMatrices:
-    """A0 and A - A0 of one layer, kept for the joint path, on which the values change at every step.
-
-    Args:
-        path: The layer's path.
-    """
-
-    def __init__(self, path: LayerPath) -> None:
-        self.path = path
-        self.change = path.change()
-        attention = path.state.probabilities().to(self.change)
-        self._start = None if path.start is None and bool(path.state.attends.all()) else attention - self.change
-
-    def context(self, call: AttentionCall, alphas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute A(alpha) V, with the values of a replay whose lower layers are scaled as well, and (A - A0) V.
-
-        Both are (R, Q, H, D), for examples (R,) at alphas (R,).
-        """
-        values = values_met(call, len(examples))
-        slope = _applied(self.change, values, examples)
-        context = alphas.to(values).view(-1, 1, 1, 1) * slope
-        if self._start is not None:
-            context = context + _applied(self._start, values, examples)
-        return context, slope.detach()
-
-
-def values_met(call: AttentionCall, rows: int) -> Tensor:
-    """Values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
-    values = call.values()
-    return values.expand(rows, *values.shape[1:]) if len(values) == 1 else values
-
-
-def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
-    """Multiply each example's matrix (H, Q, K) by the values (R, H, K, D) of its rows: (R, Q, H, D)."""
-    count = len(matrices)
-    steps = len(examples) // count
-    if len(examples) % count == 0 and torch.equal(examples, torch.arange(count).repeat(steps)):
-        # All steps of an example side by side in one product, so that its matrix is not repeated.
-        columns = values.unflatten(0, (steps, count)).permute(1, 2, 3, 0, 4).flatten(3)
-        product = matrices.to(columns.dtype) @ columns
-        return product.unflatten(-1, (steps, -1)).permute(3, 0, 2, 1, 4).flatten(0, 1)
-    groups = [(examples == example).nonzero().flatten() for example in examples.unique()]
-    products = []
-    for rows in groups:
-        # As above, where examples have different steps.
-        columns = values[rows.to(values.device)].permute(1, 2, 0, 3).flatten(2)
-        product = matrices[examples[rows[0]]].to(columns.dtype) @ columns
-        products.append(product.unflatten(-1, (len(rows), -1)).permute(2, 1, 0, 3))
-    return torch.cat(products)[torch.cat(groups).argsort().to(values.device)]
 
 
 def full_precision(like: Tensor) -> torch.autocast:
