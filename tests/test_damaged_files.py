@@ -31,7 +31,6 @@ from captum_attattr.pictures.head_map import visualize_head_importance
 from captum_attattr.pictures.tokens import token_records, visualize_token_pairs
 from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import packing
-from captum_attattr.text.card import card
 from captum_attattr.text.classifier import Classifier, load_classifier
 from captum_attattr.triggers.patterns import Trigger, apply_trigger, load_triggers, save_triggers
 
@@ -59,7 +58,7 @@ class Explanations:
     def use(self, e):
         json.dumps(e.to_dict(), allow_nan=False).encode()
         packing.as_script(packing.sentence(e)).encode()
-        card(e).encode()
+        e._repr_html_().encode()
         (describe(e) + repr(e) + "".join(e.token_names)).encode()
         e.to_bertviz()
         if len(e.tokens) > 1:

@@ -17,8 +17,9 @@ from snapshot import untouched
 from tiny_classifiers import bert
 from tiny_models import FAMILIES, SMALL, Case, Family, case
 
-from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention, attention_layers, explain
+from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers, explain
 from captum_attattr.attention import mask_heads, remaining_heads
+from captum_attattr.attention import transformers_interface as attention
 
 __all__ = ["untouched"]
 

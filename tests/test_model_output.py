@@ -15,7 +15,6 @@ from captum_attattr.attention import mask_heads
 from captum_attattr.cli.explain import describe
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.pictures.explanations import visualize_explanation
-from captum_attattr.text.card import card
 from captum_attattr.text.model_output import output_of
 from captum_attattr.triggers.extraction import extract_triggers
 
@@ -67,7 +66,7 @@ def test_in_words_and_pictures(kind):
     name = "output" if kind == "given" else "probability"
     assert explanation.output_name == name
     assert bars.get_xlabel() == f"attribution, {name}"
-    for words in (describe(explanation), card(explanation), figure.get_suptitle()):
+    for words in (describe(explanation), explanation._repr_html_(), figure.get_suptitle()):
         assert ("probability" in words) == (kind == "probability")
         assert "logit" not in words
         assert "given" not in words
@@ -275,7 +274,7 @@ ALONE = {"num_labels": 3}
 WRONG = {
     "rows, but labels exclude each other": (ALONE, {}, items([0, 1, 1]), r"exclude each other: give one label an"),
     "rows of another width": (
-        {**ALONE, "problem_type": "multi_label_classification"}, {}, items([0, 1]), "the model 3 labels",
+        {**ALONE, "problem_type": "multi_label_classification"}, {}, items([0, 1]), "the model has 3 labels",
     ),
     "rows that are no 0 and 1": (
         {**ALONE, "problem_type": "multi_label_classification"}, {}, items([0.5, 1, 0]), "a row of 0 and 1",
