@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from captum_attattr.cli.terminal import count, printable, writable
+from captum_attattr.engine.path_kinds import PATHS
 from captum_attattr.engine.quadrature import METHODS
 from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import writing
@@ -54,7 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--logit", action="store_true", help="explain the label's logit instead of its probability")
     parser.add_argument(
         "--path",
-        choices=("layerwise", "joint"),
+        choices=tuple(PATHS),
         default="layerwise",
         help="scale the attention of one layer at a time, or of all layers together, which is better for scores of "
         "tokens, and whose layers add up, as the page's tree needs (default: layerwise)",
@@ -160,7 +161,7 @@ def _scored(scores: Sequence[float], names: Sequence[str]) -> list[str]:
 
 def _completeness(explanation: Explanation, what: str) -> list[str]:
     """Write for each layer: the output without its attention + its attributions = the output, and the gap."""
-    e, joint = explanation, explanation.settings["path"] == "joint"
+    e, joint = explanation, explanation.layers_add_up
     baseline = e.settings.get("baseline", "no attention")
     whose, sums = ("all attention", "all attributions") if joint else ("a layer's attention", "its attributions")
     start = f"without {whose}" if baseline == "no attention" else f"with {whose} at {baseline}"

@@ -39,6 +39,7 @@ def sentence(explanation: Explanation) -> dict[str, Any]:
         "delta": e.delta.tolist(),
         "norms": _norms(e),
         "layers": e.layers,
+        "layersAddUp": e.layers_add_up,
         "heads": e.attributions.shape[1],
         "settings": {name: _readable(value) for name, value in e.settings.items()},
         "shares": pack(e.attributions),
@@ -79,8 +80,7 @@ def as_script(data: Any) -> str:
 def _norms(explanation: Explanation) -> list[float]:
     """Return the norm of each path's attributions, with which its completeness gap is compared."""
     attributions = explanation.attributions
-    one_path = explanation.settings["path"] == "joint"
-    return [float(attributions.norm())] if one_path else attributions.flatten(1).norm(dim=1).tolist()
+    return [float(attributions.norm())] if explanation.layers_add_up else attributions.flatten(1).norm(dim=1).tolist()
 
 
 def _tree(explanation: Explanation) -> dict[str, Any]:

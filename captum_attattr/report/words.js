@@ -40,7 +40,7 @@ function likelyLabels({ labels, probabilities }) {
 
 function foot(sentence) {
   const { settings, baseline, delta, norms, layers, output, what } = sentence;
-  const joint = settings.path === "joint";
+  const joint = sentence.layersAddUp;
   $("completeness-hint").textContent =
     `${joint ? "The" : "Each layer\u2019s"} attributions sum to the ${what}, ${output.toFixed(4)}, minus its value ` +
     (settings.baseline === "no attention"
@@ -168,11 +168,11 @@ function slide(slider, value, name) {
 
 const percent = (part) => `${Number((100 * part).toPrecision(2))}%`;
 
-function nameTree({ what, second, settings, layers, tree }, edges, threshold) {
+function nameTree({ what, second, layersAddUp, layers, tree }, edges, threshold) {
   $("tree").hidden = edges.length === 0;
   const crossing = second === null ? "" : ", dashed ones cross the two texts";
   const apart =
-    settings.path === "joint" || layers.length < 2
+    layersAddUp || layers.length < 2
       ? ""
       : " These are layerwise attributions, which do not add up over layers. Joint ones do.";
   $("tree-hint").textContent = edges.length

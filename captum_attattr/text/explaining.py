@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from captum_attattr.attention import original_heads
 from captum_attattr.attribution import PathName, SelfAttentionAttribution, rough_layers
+from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.engine.quadrature import check_steps, steps_of
 from captum_attattr.engine.warned import warn
 from captum_attattr.text.classifier import Asked, Batch, Classifier
@@ -209,7 +210,13 @@ class Explainer:
         reached: Any = method.convergence
         tolerance, n_steps, baseline = (self.options[name] for name in ("tolerance", "n_steps", "attention_baselines"))
         shared = len(set(calls)) < len(calls)
-        if self.path != "joint" or tolerance is None or baseline is not None or shared or reached.converged.all():
+        if (
+            not path_named(self.path).layers_add_up
+            or tolerance is None
+            or baseline is not None
+            or shared
+            or reached.converged.all()
+        ):
             return 0
         ids, *rest = batch.inputs
         layers, steps = [calls[number] for number in numbers], min(_TRIED_STEPS, n_steps)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr import aggregation
+from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.text.card import Prediction, card
 from captum_attattr.text.explanation_files import TENSORS, read_explanation, write_explanation
 
@@ -106,10 +107,15 @@ class Explanation:
         return gaps[0] if self.text_pair is not None and gaps else None
 
     @property
+    def layers_add_up(self) -> bool:
+        """Whether attributions of all layers add up to one difference, F(A) - F(A0), as on the joint path."""
+        return path_named(self.settings["path"]).layers_add_up
+
+    @property
     def baseline_output(self) -> Tensor:
         """F(A0), with each layer's attention at its baseline, (L,); on the joint path with that of all layers, (1,)."""
         total = self.layer_scores()
-        if self.settings["path"] == "joint":
+        if self.layers_add_up:
             total = total.sum().reshape(1)
         return self.output - (total - self.delta)
 

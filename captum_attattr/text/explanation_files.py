@@ -6,14 +6,15 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.files.digest import Digest
 from captum_attattr.files.records import Count, Record, Sealed, checked, seal, unseal
 from captum_attattr.files.writing import writing
@@ -27,12 +28,17 @@ _HEADER = "captum_attattr"
 _MOST_LAYERS = 10_000
 
 
+def _known(path: str) -> str:
+    path_named(path)
+    return path
+
+
 class _Settings(Record):
     """The settings that the package reads; there may be others."""
 
     model_config = ConfigDict(extra="allow")
     output: Kind
-    path: Literal["layerwise", "joint"]
+    path: Annotated[str, AfterValidator(_known)]
     baseline: str = ""
 
 
@@ -98,7 +104,7 @@ def _check(words: _Words, tensors: Mapping[str, Tensor]) -> None:
         ValueError: They do not. The message says which.
     """
     shape, count = tuple(tensors["attributions"].shape), len(words.tokens)
-    paths = 1 if words.settings.path == "joint" else len(words.layers)
+    paths = 1 if path_named(words.settings.path).layers_add_up else len(words.layers)
     if len(shape) != 4 or 0 in shape or shape[0] != len(words.layers) or shape[2:] != (count, count):
         raise ValueError(
             f"the attributions have the shape {shape}; expected is (layer, head, token, token) for {len(words.layers)} "

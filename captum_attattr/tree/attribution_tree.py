@@ -289,7 +289,7 @@ def _grown(
 
 
 def _notes(explanation: Explanation, scale: Scale) -> list[str]:
-    if scale != "total" or explanation.settings["path"] == "joint":
+    if scale != "total" or explanation.layers_add_up:
         return []
     warnings.warn(
         f"The tree puts all layers on one scale, but these are {_LAYERWISE}. explain(..., path='joint') gives "
