@@ -40,8 +40,9 @@ from triggers_report import METHODS, OURS, PAIR, SHAPE, TOKENS, WORD, draw, summ
 
 from captum_attattr.files.examples import Example, read_examples
 from captum_attattr.text.classifier import Batch, Classifier
-from captum_attattr.triggers.attack import in_batches
-from captum_attattr.triggers.extraction import Trigger, attack, extract_triggers, strongest, token_words
+from captum_attattr.triggers import Trigger, attack, extract_triggers
+from captum_attattr.triggers.attacks import in_batches
+from captum_attattr.triggers.extraction import strongest, token_words
 
 RESULTS = Path(__file__).parent / "results"
 

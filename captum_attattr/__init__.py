@@ -11,17 +11,20 @@ from captum_attattr.attention import (
 from captum_attattr.attribution import AttentionFunction, SelfAttentionAttribution, rough_layers
 from captum_attattr.engine.reductions import TopPairs
 from captum_attattr.faithfulness import comprehensiveness, deletion_curve, sufficiency
-from captum_attattr.heads.head_importance import HeadImportance
-from captum_attattr.heads.importance import Importance
-from captum_attattr.pictures.explanations import visualize_explanation
-from captum_attattr.pictures.head_map import visualize_head_importance
-from captum_attattr.pictures.tokens import token_pair_result, token_records, visualize_token_pairs, visualize_tokens
+from captum_attattr.heads import HeadImportance, Importance
+from captum_attattr.pictures import (
+    token_pair_result,
+    token_records,
+    visualize_explanation,
+    visualize_head_importance,
+    visualize_token_pairs,
+    visualize_tokens,
+)
 from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
 from captum_attattr.report import Report
-from captum_attattr.text.explaining import explain
-from captum_attattr.text.explanation import Explanation
-from captum_attattr.tree.attribution_tree import AttributionTree
-from captum_attattr.triggers.extraction import apply_trigger, extract_triggers
+from captum_attattr.text import Explanation, explain
+from captum_attattr.tree import AttributionTree
+from captum_attattr.triggers import apply_trigger, extract_triggers
 
 __all__ = [
     "AttentionFunction",

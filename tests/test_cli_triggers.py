@@ -18,7 +18,7 @@ from captum_attattr.cli import main
 from captum_attattr.demo import REVIEWS
 from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import only_here
-from captum_attattr.triggers.extraction import attack, extract_triggers, load_triggers
+from captum_attattr.triggers import attack, extract_triggers, load_triggers
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "triggers.py"
 

@@ -21,19 +21,16 @@ from captum_attattr import attention_layers
 from captum_attattr.files.examples import Example
 from captum_attattr.files.records import seal
 from captum_attattr.text.classifier import Classifier
-from captum_attattr.triggers.extraction import (
+from captum_attattr.triggers import (
     Accuracy,
     Trigger,
     apply_trigger,
     attack,
-    each_pattern,
     extract_triggers,
     load_triggers,
     save_triggers,
-    strongest,
-    strongest_pairs,
-    token_words,
 )
+from captum_attattr.triggers.extraction import each_pattern, strongest, strongest_pairs, token_words
 
 __all__ = ["untouched"]
 

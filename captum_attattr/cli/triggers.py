@@ -19,15 +19,8 @@ from captum_attattr.files.examples import Example, label_numbers, read_examples
 from captum_attattr.files.records import Count, Sealed, seal, unseal
 from captum_attattr.files.writing import only_here, writing
 from captum_attattr.text.classifier import Classifier
-from captum_attattr.triggers.extraction import (
-    Accuracy,
-    AttackResult,
-    Trigger,
-    attack,
-    each_pattern,
-    save_triggers,
-    strongest,
-)
+from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, save_triggers
+from captum_attattr.triggers.extraction import each_pattern, strongest
 from captum_attattr.triggers.patterns import TriggerRecord
 
 Found = dict[int, Trigger | None]

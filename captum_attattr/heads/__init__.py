@@ -1,6 +1,21 @@
-"""The importance of heads over a data set: measures, the run over the data, and its result."""
+"""The importance of heads over a data set: measures, the run over the data, and its result.
+
+To add a measure, subclass :class:`Measure` and give it as ``HeadImportance(measure=...)``.
+"""
 
 from captum_attattr.heads.head_importance import HeadImportance
-from captum_attattr.heads.importance import Importance
+from captum_attattr.heads.importance import Importance, RankedHead
+from captum_attattr.heads.measures import MEASURES, Ablation, AttAttr, Attention, Measure, Random, Taylor
 
-__all__ = ["HeadImportance", "Importance"]
+__all__ = [
+    "MEASURES",
+    "Ablation",
+    "AttAttr",
+    "Attention",
+    "HeadImportance",
+    "Importance",
+    "Measure",
+    "Random",
+    "RankedHead",
+    "Taylor",
+]

@@ -28,20 +28,8 @@ from tqdm.auto import tqdm
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.files.examples import Example
 from captum_attattr.text.classifier import Batch, Classifier
-from captum_attattr.triggers.attack import Accuracy, AttackResult, attack, checked_examples, in_batches
-from captum_attattr.triggers.patterns import Trigger, apply_trigger, load_triggers, save_triggers
-
-__all__ = [
-    "Accuracy",
-    "AttackResult",
-    "Trigger",
-    "apply_trigger",
-    "attack",
-    "extract_triggers",
-    "load_triggers",
-    "save_triggers",
-]
-
+from captum_attattr.triggers.attacks import checked_examples, in_batches
+from captum_attattr.triggers.patterns import Trigger
 
 # Many tokenizers split at an apostrophe inside a word, but "don't" is one word.
 _APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
