@@ -1,6 +1,6 @@
 """The user's forward function with its arguments, which can be run on any choice of examples.
 
-This is the only module that uses private names of Captum: those that handle the forms of inputs, arguments and targets.
+Captum's private functions for the forms of inputs, arguments and targets are used in this module only.
 """
 
 from __future__ import annotations

@@ -123,11 +123,11 @@ class Walk(ABC):
         return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
 
     @abstractmethod
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> Mapping[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _LayerPoints]) -> Mapping[int, Substitute]:
         """Return what puts the contexts of these points in place; it records them in ``met``, by layer."""
 
     def _points(self, alphas: Tensor, examples: Tensor) -> Points:
-        met: dict[int, _Met] = {}
+        met: dict[int, _LayerPoints] = {}
         output = self._recording.replay(self._substitutes(alphas, examples, met), examples)
         layers = [met[path.state.index] for path in self.paths]
         contexts = [layer.context for layer in layers]
@@ -140,8 +140,8 @@ class Walk(ABC):
         return Points(scores.to(slopes), torch.as_tensor(slopes), list(gradients), values)
 
 
-class _Met(NamedTuple):
-    """One layer at some points: its context, the slope of that in alpha, and the values if they change."""
+class _LayerPoints(NamedTuple):
+    """The state of one layer at some points: its context, dC/dalpha, and the values if they change."""
 
     context: Tensor
     slope: Tensor
@@ -187,14 +187,14 @@ class LayerWalk(Walk):
         total.index_add_(0, cells.to(total.device), weighted.to(total))
 
     def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.shares`."""
+        """See :meth:`Walk.attributions`."""
         path, gradient = self._path.select(examples), totals[0].transpose(1, 2)
         columns = path.state.values.to(gradient).transpose(2, 3)
         return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
 
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _LayerPoints]) -> dict[int, Substitute]:
         context = self._path.context(alphas, examples).requires_grad_(torch.is_grad_enabled())
-        met[self._first] = _Met(context, self._path.context_change[examples], None)
+        met[self._first] = _LayerPoints(context, self._path.context_change[examples], None)
         return {self._first: always(context)}
 
 
@@ -228,19 +228,19 @@ class JointWalk(Walk):
                     total[some] += torch.einsum("crqhd,crhkd->chqk", weighted, values[rows].to(total))
 
     def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.shares`."""
+        """See :meth:`Walk.attributions`."""
         return [
             gather(path.select(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
             for path, total in zip(self.paths, totals, strict=True)
         ]
 
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _Met]) -> dict[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, _LayerPoints]) -> dict[int, Substitute]:
         def scaled(frozen: FrozenMatrices) -> Substitute:
             def substitute(call: AttentionCall) -> Tensor:
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = _Met(context, slope, call.values().detach())
+                met[frozen.path.state.index] = _LayerPoints(context, slope, call.values().detach())
                 return context
 
             return substitute
