@@ -47,7 +47,7 @@ def _copied(cache: Any, rows: Tensor | None) -> Any:
 
 
 def uncompiled(function: Any) -> Any:
-    """Return the model or function from which ``torch.compile`` made this one: it computes the same with modules."""
+    """Return the model or function that ``torch.compile`` was given: it computes the same, and can be watched."""
     for name in ("_orig_mod", "_torchdynamo_orig_callable"):
         if hasattr(function, name):
             return getattr(function, name)
