@@ -1,4 +1,4 @@
-"""What a Captum user does today: ``IntegratedGradients`` over an attention matrix put into the model by hand."""
+"""``IntegratedGradients`` over an attention matrix put into the model by hand, as a Captum user does it today."""
 
 from __future__ import annotations
 

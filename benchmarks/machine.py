@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code."""
+"""The machine and the versions that figures depend on besides the code."""
 
 from __future__ import annotations
 

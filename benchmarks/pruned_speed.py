@@ -1,4 +1,4 @@
-"""What pruning heads saves: parameters, bytes on disk and time, against the same heads masked and the full model.
+"""Savings of pruned heads: parameters, bytes on disk and time, against the same heads masked and the full model.
 
     python benchmarks/pruned_speed.py
 

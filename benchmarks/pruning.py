@@ -1,4 +1,4 @@
-"""How far a classifier's accuracy survives as its heads are removed, in the order that each measure gives.
+"""A classifier's accuracy as its heads are removed, in the order that each measure gives.
 
     python benchmarks/pruning.py --data FOLDER
 

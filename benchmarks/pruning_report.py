@@ -1,4 +1,4 @@
-"""What ``benchmarks/pruning.py`` found, as Markdown, JSON and a plot.
+"""The figures of ``benchmarks/pruning.py`` as Markdown, JSON and a plot.
 
 Every sentence takes its figures, and what it says of them, from the results: none can contradict them.
 """

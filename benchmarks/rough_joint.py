@@ -1,4 +1,4 @@
-"""What the joint path of a language model costs, and how true it is, with the rough lowest layers and without them.
+"""Cost and faithfulness of the joint path of a language model, with the rough lowest layers and without them.
 
     python benchmarks/rough_joint.py --folder FOLDER
     python benchmarks/rough_joint.py --folder FOLDER --gguf SmolLM2-135M-Instruct.Q4_1.gguf

@@ -1,4 +1,4 @@
-"""How long self-attention attribution of every layer takes, against what a Captum user would pick instead.
+"""Time of self-attention attribution of every layer, against the methods that a Captum user would pick instead.
 
     python benchmarks/speed.py
 

@@ -1,4 +1,4 @@
-"""How far triggers that self-attention attribution finds turn a model, against other ways of choosing words.
+"""Effect on a model of triggers that self-attention attribution finds, against other ways of choosing words.
 
     python benchmarks/triggers.py --data FOLDER
 

@@ -1,4 +1,4 @@
-"""What comes out of ``triggers.py``: a table, its reading and a plot, all from the figures it wrote."""
+"""The results of ``triggers.py``: a table, its reading and a plot, all from the figures it wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which attention is found, which is left out and said to be, and which a forward function reaches."""
+"""Attention layers that are found, those left out with a warning, and those that a forward function reaches."""
 
 from __future__ import annotations
 

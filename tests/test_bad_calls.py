@@ -1,4 +1,4 @@
-"""Whatever is wrong is said clearly, with what to do about it, and the model is left as it was."""
+"""Wrong calls: each gets a clear error with what to do about it, and the model is left as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the attention's rows are not the examples': folded, one row at a time, or refused with both sizes."""
+"""Attention whose rows are not the examples': folded, one row at a time, or refused with both sizes."""
 
 from __future__ import annotations
 

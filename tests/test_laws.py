@@ -1,4 +1,4 @@
-"""What must hold for every model and every input."""
+"""Laws that hold for every model and every input."""
 
 from __future__ import annotations
 

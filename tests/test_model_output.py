@@ -1,4 +1,4 @@
-"""What F is: one number, labels that exclude each other or do not, labels of tokens, and the words to come."""
+"""The explained output F: a number, labels that exclude each other or not, labels of tokens, and the words to come."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as padding is known from the mask alone: attributions of every other pair are those of the oracle."""
+"""Padding is known from the mask alone: attributions of every other pair are those of the oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page and the notebook's card hold: the explanation, to the digit, and no text that is taken for HTML."""
+"""The page and the notebook's card: they hold the explanation, to the digit, and no text is taken for HTML."""
 
 from __future__ import annotations
 

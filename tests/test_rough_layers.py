@@ -1,4 +1,4 @@
-"""Which lowest layers make the joint path rough."""
+"""The lowest layers that make the joint path rough."""
 
 from __future__ import annotations
 

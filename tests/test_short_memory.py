@@ -1,4 +1,4 @@
-"""What does not fit memory is done by halves, an attribution frees what it took, and nobody swallows what says so."""
+"""Short memory: work is done by halves, an attribution frees its memory, and out-of-memory errors are not swallowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn of a tree is the tree, and can be read."""
+"""The picture of a tree: it shows the tree, and is readable."""
 
 from __future__ import annotations
 

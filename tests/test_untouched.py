@@ -1,4 +1,4 @@
-"""Whatever happens while the method runs, the user's model is bit for bit as before."""
+"""The user's model is bit for bit as before, whatever happens while the method runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn is what the explanation says, readable at every length, and needs no display."""
+"""The picture of an explanation: it shows the explanation, is readable at every length, and needs no display."""
 
 from __future__ import annotations
 

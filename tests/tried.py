@@ -1,4 +1,4 @@
-"""What the tests tried, by name: counted here, told in one line when the suite is done (see conftest.py)."""
+"""Counts of the cases that tests tried, by name, printed in one line at the end of the suite (see conftest.py)."""
 
 from __future__ import annotations
 

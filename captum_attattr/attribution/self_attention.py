@@ -130,7 +130,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             attention_baselines: A0 itself, in place of ``baselines``: a number, a tensor that broadcasts to A,
                 "uniform" (1 / number of keys that the query may attend to), or a list with one of these a layer.
             tolerance: Relative error to reach: each example takes, in each layer, as many evaluations as it needs,
-                usually a few. A smooth path has converged when the gap sum(Attr) - (F(A) - F(A0)) is in size at most
+                usually a few. A smooth path has converged when the gap sum(Attr) - (F(A) - F(A0)) has at most the size
                 ``tolerance`` times the norm of Attr, and on each part of the path at most five times that. A rough path
                 is divided where it is rough until its estimated error is as small, too
                 (:mod:`captum_attattr.engine.panels`). The method then chooses the nodes itself.

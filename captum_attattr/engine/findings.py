@@ -35,7 +35,7 @@ class Found:
 
     layers: dict[int, Finding] = field(default_factory=dict)
     """By attention call."""
-    rows_apart: dict[bool, bool] = field(default_factory=dict)
+    rows_independent: dict[bool, bool] = field(default_factory=dict)
     """Whether the part after the last attention call treats each row of a batch independently; key True: with rows of
     the sequence left out, key False: with all of them."""
 

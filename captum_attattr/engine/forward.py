@@ -1,6 +1,6 @@
 """The user's forward function with its arguments, which can be run on any choice of examples.
 
-This is the only module that uses private names of Captum: those that handle the forms of inputs, arguments and targets.
+Captum's private functions for the forms of inputs, arguments and targets are used in this module only.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _copied(cache: Any, rows: Tensor | None) -> Any:
 
 
 def uncompiled(function: Any) -> Any:
-    """Return the model or function from which ``torch.compile`` made this one: it computes the same with modules."""
+    """Return the model or function that ``torch.compile`` was given: it computes the same, and can be watched."""
     for name in ("_orig_mod", "_torchdynamo_orig_callable"):
         if hasattr(function, name):
             return getattr(function, name)

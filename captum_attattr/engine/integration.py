@@ -93,8 +93,8 @@ def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Ten
     for rows, points in walk.evaluate(alphas, examples):
         walk.add(totals, points, weights[rows], examples[rows])
     spent = torch.full((walk.count,), len(nodes))
-    rise = Rise.from_outputs(walk, clean, walk.start(every))
-    return Integral.from_attributions(walk.attributions(totals, every, keep), spent, rise)
+    attributions = walk.attributions(totals, every, keep)
+    return Integral.from_attributions(attributions, spent, Rise.from_outputs(walk, clean, walk.start(every)))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute
-from captum_attattr.engine.walks import Met, Points, Walk
+from captum_attattr.engine.walks import LayerPoints, Points, Walk
 
 
 class Joint(AttentionPath):
@@ -71,13 +71,13 @@ class JointWalk(Walk):
             for path, total in zip(self.paths, totals, strict=True)
         ]
 
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, Met]) -> dict[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> dict[int, Substitute]:
         def scaled(frozen: FrozenMatrices) -> Substitute:
             def substitute(call: AttentionCall) -> Tensor:
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = Met(context, slope, values_met(call, len(examples)).detach())
+                met[frozen.path.state.index] = LayerPoints(context, slope, values_met(call, len(examples)).detach())
                 return context
 
             return substitute

@@ -105,7 +105,7 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
 def agree(one: Tensor, other: Tensor, digits: float, computed_in: torch.dtype = torch.float32) -> bool:
     """Whether two tensors agree up to rounding: to the fraction ``digits`` of the digits of their data type.
 
-    The digits of float32 are the most that is asked for, since many models compute the softmax or the norms in it.
+    Agreement to the digits of float32 suffices for all types, since many models compute the softmax or the norms in it.
     """
     if not other.is_floating_point() or other.numel() == 0:  # a layer without heads has an empty context
         return torch.equal(one, other)

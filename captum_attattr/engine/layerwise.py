@@ -16,7 +16,7 @@ from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute, always
-from captum_attattr.engine.walks import Met, Points, Walk, gradients_at
+from captum_attattr.engine.walks import LayerPoints, Points, Walk, gradients_at
 
 
 class Layerwise(AttentionPath):
@@ -81,9 +81,9 @@ class LayerWalk(Walk):
         columns = path.state.values.to(gradient).transpose(2, 3)
         return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
 
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, Met]) -> dict[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> dict[int, Substitute]:
         context = self._path.context(alphas, examples).requires_grad_(torch.is_grad_enabled())
-        met[self._first] = Met(context, self._path.context_change[examples], None)
+        met[self._first] = LayerPoints(context, self._path.context_change[examples], None)
         return {self._first: always(context)}
 
 

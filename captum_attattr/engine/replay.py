@@ -210,7 +210,7 @@ class Recording:
             probe = self._trials.probe(first, self._in_place)
             for narrowed in (True, False) if self._rows_read is not None else (False,):
                 trial = self._trials.replay(state, probe, self._rows_read)
-                if trial.agrees and self._are_rows_apart():
+                if trial.agrees and self._are_rows_independent():
                     return Finding(trial.row_bytes, length, False, narrowed, trial.kinked)
                 self._rows_read = None
         replayed, self._ended[first] = self._ended[first], []
@@ -222,11 +222,11 @@ class Recording:
             )
         return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
 
-    def _are_rows_apart(self) -> bool:
+    def _are_rows_independent(self) -> bool:
         place = self._rows_read is not None
-        if place not in self._findings.rows_apart:
-            self._findings.rows_apart[place] = self._trials.rows_apart(self._rows_read)
-        return self._findings.rows_apart[place]
+        if place not in self._findings.rows_independent:
+            self._findings.rows_independent[place] = self._trials.rows_independent(self._rows_read)
+        return self._findings.rows_independent[place]
 
 
 def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:

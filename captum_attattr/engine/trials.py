@@ -108,20 +108,20 @@ class Trials:
         ours, theirs = _left_alone(output.detach(), probe), _left_alone(clean, probe)
         return _agree(ours, theirs, self.last_context.dtype)
 
-    def rows_apart(self, rows_read: slice | None) -> bool:
+    def rows_independent(self, rows_read: slice | None) -> bool:
         """Whether no row's output depends on other rows after the last attention call."""
         if self._alone:
             return True
         probe = apart(self.forward.batch_size)
         context = probe.contexts(self.last_context)
         changed = probe.changed(self.last_context)
-        same, are_apart = self._with_shadow(probe, context, changed, rows_read)
-        if are_apart is False and rows_read is None:
+        same, are_independent = self._with_shadow(probe, context, changed, rows_read)
+        if are_independent is False and rows_read is None:
             raise _mixing()  # whole passes would not help: rows affect each other after the last attention call
-        if are_apart is None and same:
+        if are_independent is None and same:
             # Shadows could not be followed: the modules themselves must run on the changed contexts.
             return self._with_shadow(probe, changed, changed, rows_read)[0]
-        return bool(are_apart)
+        return bool(are_independent)
 
     def probe(self, first: int, in_place: bool) -> Probe:
         """Choose the probe for an attention call.

@@ -123,11 +123,11 @@ class Walk(ABC):
         return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
 
     @abstractmethod
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, Met]) -> Mapping[int, Substitute]:
+    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> Mapping[int, Substitute]:
         """Return what puts the contexts of these points in place; it records them in ``met``, by layer."""
 
     def _points(self, alphas: Tensor, examples: Tensor) -> Points:
-        met: dict[int, Met] = {}
+        met: dict[int, LayerPoints] = {}
         output = self._recording.replay(self._substitutes(alphas, examples, met), examples)
         layers = [met[path.state.index] for path in self.paths]
         contexts = [layer.context for layer in layers]
@@ -140,8 +140,8 @@ class Walk(ABC):
         return Points(scores.to(slopes), torch.as_tensor(slopes), list(gradients), values)
 
 
-class Met(NamedTuple):
-    """One layer at some points: its context, the slope of that in alpha, and the values if they change."""
+class LayerPoints(NamedTuple):
+    """The state of one layer at some points: its context, dC/dalpha, and the values if they change."""
 
     context: Tensor
     slope: Tensor

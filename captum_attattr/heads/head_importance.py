@@ -22,7 +22,7 @@ from captum_attattr.heads.feeding import LABELS, Feed, feed
 from captum_attattr.heads.importance import Importance
 from captum_attattr.heads.measures import Measure, measure_of
 from captum_attattr.heads.moments import Moments, MomentsRecord, merge
-from captum_attattr.heads.outputs import Examples, Seen, count_of, examples_of
+from captum_attattr.heads.outputs import Examples, FirstPass, count_of, examples_of
 from captum_attattr.heads.processes import check_agreement, gathered, rank_and_size
 from captum_attattr.text.model_output import Kind, output_of
 
@@ -94,7 +94,7 @@ class HeadImportance:
         self._model, self._config, self._target = model, getattr(model, "config", None), target
         self._layers = list(attention_layers(model) if layers is None else layers)
         self._asked = self._output = output_of(output, model)
-        self._seen: Seen | None = None
+        self._first_pass: FirstPass | None = None
         self._moments: Moments | None = None
 
     # The data
@@ -221,11 +221,11 @@ class HeadImportance:
     def _add(self, batch: Any, labels: Any, function: Callable[..., Any] | None) -> None:
         device = next(self._model.parameters()).device if isinstance(self._model, nn.Module) else None
         examples = examples_of(batch, function or self._model, device, self._layers, self._output)
-        seen = self._seen = self._seen or Seen.from_examples(examples)
-        self._output = self._asked.over(seen.shape[-1] if seen.shape else 1)
-        examples = replace(examples, layers=seen.layers, output=self._output)
-        if self._target != "predicted" or seen.labels == 1:
-            examples = replace(examples, labels=seen.checked(labels, examples, following=self._target == "next"))
+        first_pass = self._first_pass = self._first_pass or FirstPass.from_examples(examples)
+        self._output = self._asked.over(first_pass.shape[-1] if first_pass.shape else 1)
+        examples = replace(examples, layers=first_pass.layers, output=self._output)
+        if self._target != "predicted" or first_pass.labels == 1:
+            examples = replace(examples, labels=first_pass.checked(labels, examples, following=self._target == "next"))
         scores = self._in_place(examples)
         self._moments = merge((self._moments, Moments.from_values(scores)))
 

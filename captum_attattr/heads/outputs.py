@@ -59,8 +59,8 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a first pass shows about a model: the order of its layers and the shape of its output."""
+class FirstPass:
+    """A model's layers in the order of their calls, and the shape of its output, as a first pass shows them."""
 
     layers: list[nn.Module]
     """In the order of their calls; one that is called n times is listed n times."""
@@ -68,7 +68,7 @@ class Seen:
     """Shape of an example's output."""
 
     @classmethod
-    def from_examples(cls, examples: Examples) -> Seen:
+    def from_examples(cls, examples: Examples) -> FirstPass:
         """Run the first example."""
         calls: list[nn.Module] = []
 

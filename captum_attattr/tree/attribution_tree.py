@@ -86,9 +86,9 @@ class AttributionTree:
             ``root="none"``; otherwise the root's edge is the only one there.
         penalty: Lambda, the cost of an edge, in the unit of the scores.
         root: Position of the token that the classifier reads ([CLS]; the last token in decoders); "none" if it reads
-            all of them: then the token with the strongest looks is the root (for ``scale="layer"`` the paper's top
-            node). "auto" takes the only token with attributions in the top layer (a token that is not read has none
-            there); else the first token, or the last one if the first looks at no other, as in decoders.
+            all of them: then the token with the largest sum of looks is the root (for ``scale="layer"`` the paper's
+            top node). "auto" takes the only token with attributions in the top layer (a token that is not read has
+            none there); else the first token, or the last one if the first looks at no other, as in decoders.
         layers: Numbers of the layers in the model, for raw attributions; by default 0, 1, 2, ...
         segments: For each token the sentence of a pair to which it belongs, None for neither. For an explanation of a
             pair the default is given by the special tokens between the sentences.

@@ -64,7 +64,7 @@ def total_of(attributions: Tensor) -> float:
 def grow_by_attribution(attributions: Tensor, root: int | None, tau: float) -> Grown:
     """Grow a tree with all layers on one scale: always add the largest look from the tree at a token outside it.
 
-    Looks below ``tau`` of the total are left out. Without a root the token with the largest looks is the top.
+    Looks below ``tau`` of the total are left out. Without a root the token with the largest sum of looks is the top.
     """
     total = total_of(attributions)
     sizes = attributions.abs().numpy().copy()
