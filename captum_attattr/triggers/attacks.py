@@ -19,7 +19,7 @@ class Accuracy:
     """The accuracy of a model for each class.
 
     Example:
-        >>> from captum_attattr.triggers.extraction import Accuracy
+        >>> from captum_attattr.triggers import Accuracy
         >>> accuracy = Accuracy(("no", "yes"), (40, 60), (30, 60))
         >>> accuracy.total, accuracy.per_class(), accuracy.without("yes")
         (0.9, {'no': 0.75, 'yes': 1.0}, 0.75)
@@ -98,7 +98,7 @@ def attack(
 
     Example:
         >>> from captum_attattr.files.examples import Example
-        >>> from captum_attattr.triggers.extraction import Trigger, attack
+        >>> from captum_attattr.triggers import Trigger, attack
         >>> examples = [Example("A warm, funny film.", label="positive"), Example("What a bore.", label="negative")]
         >>> result = attack(examples, [Trigger(("dull", "mess"), (0, 1), label="negative")])
         >>> result.before.total

@@ -72,7 +72,7 @@ def extract_triggers(
         UnsupportedModelError: The model's attention cannot be reached.
 
     Example:
-        >>> from captum_attattr.triggers.extraction import extract_triggers
+        >>> from captum_attattr.triggers import extract_triggers
         >>> texts = ["A warm, funny film.", "A dull and lifeless mess."]
         >>> [trigger.label for trigger in extract_triggers(texts)]
         ['negative', 'positive']

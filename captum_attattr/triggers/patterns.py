@@ -26,7 +26,7 @@ class Trigger:
         ValueError: There are no words, or words, positions and parts do not fit together.
 
     Example:
-        >>> from captum_attattr.triggers.extraction import Trigger
+        >>> from captum_attattr.triggers import Trigger
         >>> Trigger(("dull", "mess"), (0.25, 1.0), label="negative").score
         0.0
     """
@@ -119,7 +119,7 @@ def apply_trigger(text: str, trigger: Trigger, text_pair: str | None = None) -> 
         ValueError: A text is empty, or the trigger has words for a second text, which is missing.
 
     Example:
-        >>> from captum_attattr.triggers.extraction import Trigger, apply_trigger
+        >>> from captum_attattr.triggers import Trigger, apply_trigger
         >>> trigger = Trigger(("dull", "mess"), (0.25, 1.0))
         >>> apply_trigger("I like it a lot", trigger)
         'I like dull it a lot mess'
