@@ -108,7 +108,8 @@ def test_pruning(run_benchmark, tmp_path):
 
 def test_convergence(run_benchmark, load, monkeypatch, tmp_path):
     monkeypatch.setattr(load("convergence"), "METHODS", ("riemann_left", "gausslegendre"))
-    run_benchmark("convergence", "--data", str(REVIEWS), "--limit", "1", "--reference", "32")
+    (tmp_path / "one.tsv").write_text("sentence\nA dull film.\n")
+    run_benchmark("convergence", "--data", str(tmp_path / "one.tsv"), "--limit", "1", "--reference", "32")
     found = json.loads((tmp_path / "convergence.json").read_text())["figures"]
     assert set(found) == {f"{output} {path}" for output in ("probability", "logit") for path in ("layerwise", "joint")}
     for group, entries in found.items():
