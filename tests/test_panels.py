@@ -35,18 +35,24 @@ def panels(errors, gaps):
 
 def test_the_roughest_are_halved_until_the_rest_may_stay():
     found = panels([0.1, 3.0, 0.2, 2.0], [0.0] * 4)
-    assert found.too_rough(1.0, 0.5).tolist() == [1, 3]
-    assert found.too_rough(4.0, 2.0).tolist() == []
+    assert found.too_rough(1.0, 1.0).tolist() == [1, 3]
+    assert found.too_rough(4.0, 4.0).tolist() == []
 
 
 def test_a_feature_between_the_points_shows_in_the_gap():
     """The gradient is smooth at all points of the panel, and yet F rises by more than it tells."""
     found = panels([0.1, 0.1], [0.0, -2.0])
-    assert found.too_rough(1.0, 0.5).tolist() == [1]
-    assert panels([2.0, 0.1], [0.0, -3.0]).too_rough(1.0, 0.5).tolist() == [1, 0]
+    assert found.too_rough(1.0, 1.0).tolist() == [1]
+    assert panels([2.0, 0.1], [0.0, -3.0]).too_rough(1.0, 1.0).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("gaps", [[0.4, 0.4, 0.4], [0.6, -0.5, 0.95]])
 def test_gaps_of_one_sign_add_up(gaps):
-    assert len(panels([0.0] * 3, gaps).too_rough(1.0, 0.5)) > 0
-    assert len(panels([0.0] * 3, [0.6, -0.5, 0.2]).too_rough(1.0, 0.5)) == 0
+    assert len(panels([0.0] * 3, gaps).too_rough(1.0, 1.0)) > 0
+    assert len(panels([0.0] * 3, [0.6, -0.5, 0.2]).too_rough(1.0, 1.0)) == 0
+
+
+def test_rounding_widens_gaps_only():
+    found = panels([2.0, 0.1], [3.0, 0.1])
+    assert found.too_rough(error=1.0, gap=10.0).tolist() == [0]
+    assert found.too_rough(error=4.0, gap=10.0).tolist() == []

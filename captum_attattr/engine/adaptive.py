@@ -21,8 +21,6 @@ _PARTIAL = 5.0
 _COARSE = 12.0
 # Where the gradient may jump, more nodes hardly reduce the error, so the difference is an estimate of it.
 _COARSE_KINKED = 1.0
-# Fraction of the allowed error for the panels that are not halved: the halves of the others need the rest.
-_LEFT = 0.5
 _MOST_BYTES = 4 * 2**30
 
 
@@ -37,7 +35,7 @@ class Adaptation:
       the graph of the output holds operations whose derivative jumps (ReLU, maxima).
 
     The other examples go on in :class:`Panels` until both the estimated error and the gap are at most ``tolerance``
-    times the norm.
+    times the norm. The rounding of F is added to what a gap may be, not to an error.
 
     Args:
         walk: The path, or paths.
@@ -108,17 +106,19 @@ class Adaptation:
         start = self._start[pending].to(outputs)
         rises = torch.cat([outputs - start, self._rise.change[pending].to(outputs).unsqueeze(0)])
         gaps = (rule.partial.to(slopes) @ slopes - rises).abs()
-        allowed = found.allowed(self._tolerance)
+        allowed = found.allowed_gap(self._tolerance)
         # On the CPU, where the indices of rows and examples are.
         near = ((found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)).cpu()
         if near.any():
             totals = self._summed(samples, rows[:, near], rule.weights - rule.coarse)
             apart = norm(self._walk.attributions(totals, pending[near], Keep((), True))).cpu()
             coarse = _COARSE_KINKED if self._walk.is_kinked else _COARSE
-            # Rounding of F excuses a gap, not a difference of gradients: these have rounding of their own.
-            digits = torch.finfo(self._walk.paths[0].state.context.dtype).eps
-            near[near.clone()] = apart <= max(coarse * self._tolerance, 8 * digits) * found.norm.cpu()[near]
+            near[near.clone()] = apart <= self._allowed_error(found, coarse).cpu()[near]
         return near
+
+    def _allowed_error(self, found: Integral, times: float = 1.0) -> Tensor:
+        """Return the allowed error of integration, (B,): rounding of F excuses gaps only, gradients have their own."""
+        return max(times * self._tolerance, self._rise.rounding) * found.norm
 
     def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> list[Tensor]:
         """Sum the gradients at samples (nodes, examples) with weights (nodes,): one total an example."""
@@ -140,7 +140,7 @@ class Adaptation:
         while True:
             panels, samples = panels.compact(samples)
             found = self._integral_of_panels(panels, samples, pending, spent)
-            chosen = self._chosen(panels, samples, pending, spent, found.allowed(self._tolerance))
+            chosen = self._chosen(panels, samples, found, pending, spent)
             going_on = torch.isin(pending, panels.examples(samples)[chosen])
             self._put(found, pending)
             pending = pending[going_on]
@@ -158,16 +158,18 @@ class Adaptation:
         found = self._integral(totals, pending, spent[pending])
         owners = torch.searchsorted(pending, panels.examples(samples))
         squares = torch.zeros(len(pending), dtype=torch.float64).index_add_(0, owners, panels.errors**2)
-        found.error = torch.maximum(squares.sqrt().to(found.error), found.error)
-        found.converged = (found.error <= found.allowed(self._tolerance)).cpu()
+        error, gap = squares.sqrt().to(found.error), found.error
+        converged = (error <= self._allowed_error(found)) & (gap <= found.allowed_gap(self._tolerance))
+        found.error, found.converged = torch.maximum(error, gap), converged.cpu()
         return found
 
-    def _chosen(self, panels: Panels, samples: Samples, pending: Tensor, spent: Tensor, allowed: Tensor) -> Tensor:
+    def _chosen(self, panels: Panels, samples: Samples, found: Integral, pending: Tensor, spent: Tensor) -> Tensor:
         """(P,): whether each panel is to be halved."""
         owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool)
         full = samples.points.bytes > _MOST_BYTES
-        for example, limit in zip(pending.tolist(), allowed.tolist(), strict=True):
+        errors, gaps = (limits.tolist() for limits in (self._allowed_error(found), found.allowed_gap(self._tolerance)))
+        for example, error, gap in zip(pending.tolist(), errors, gaps, strict=True):
             mine = (owners == example).nonzero().flatten()
             room = 0 if full else (self._n_steps - int(spent[example])) // ADDED
-            chosen[mine[panels.select(mine).too_rough(limit, _LEFT * limit)[:room]]] = True
+            chosen[mine[panels.select(mine).too_rough(error, gap)[:room]]] = True
         return chosen

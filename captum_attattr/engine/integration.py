@@ -27,19 +27,21 @@ class Rise:
     """F(A) - F(A0), in float32 at least."""
     noise: Tensor
     """Error of the change that may come from the precision in which F is computed."""
+    rounding: float
+    """Relative error of a gradient that may come from that precision."""
 
     @classmethod
     def from_outputs(cls, walk: Walk, clean: Tensor, start: Tensor) -> Rise:
         """Make it from F(A), ``clean``, and F(A0), ``start``."""
         dtypes = [dtype for dtype in (walk.paths[0].state.context.dtype, clean.dtype) if dtype.is_floating_point]
-        digits = max(torch.finfo(dtype).eps for dtype in dtypes)
+        rounding = _ROUNDING * max(torch.finfo(dtype).eps for dtype in dtypes)
         wide = torch.promote_types(clean.dtype, torch.float32)
         clean, start = clean.detach().to(wide), start.detach().to(wide)
-        return cls(clean - start, _ROUNDING * digits * torch.maximum(clean.abs(), start.abs()))
+        return cls(clean - start, rounding * torch.maximum(clean.abs(), start.abs()), rounding)
 
     def select(self, examples: Tensor) -> Rise:
         """Return the rise of some of the examples."""
-        return Rise(self.change[examples], self.noise[examples])
+        return Rise(self.change[examples], self.noise[examples], self.rounding)
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Integral:
     error: Tensor
     """(B,): estimated error of the attributions, in their norm; at least the size of the gap."""
     noise: Tensor
-    """(B,): error that rounding alone may cause."""
+    """(B,): gap that rounding of F alone may cause."""
     converged: Tensor | None = None
     """(B,): whether the tolerance was reached."""
 
@@ -71,8 +73,8 @@ class Integral:
         kept = [layer.kept for layer in attributions]
         return cls(kept, total, norm(attributions), evaluations, gap, gap.abs(), rise.noise.to(total))
 
-    def allowed(self, tolerance: float) -> Tensor:
-        """Return the error, (B,), that a relative tolerance allows."""
+    def allowed_gap(self, tolerance: float) -> Tensor:
+        """Return the gap of completeness, (B,), that a relative tolerance allows."""
         return tolerance * self.norm + self.noise
 
     def replace(self, examples: Tensor, found: Integral) -> None:
@@ -121,7 +123,7 @@ class Convergence:
             torch.stack([i.gap.abs() / i.norm.clamp(min=_TINY) for i in integrals]),
             torch.stack([i.error / i.norm.clamp(min=_TINY) for i in integrals]),
             torch.stack(met) if met else None,
-            torch.stack([i.gap.abs() <= i.allowed(_WIDE) for i in integrals]),
+            torch.stack([i.gap.abs() <= i.allowed_gap(_WIDE) for i in integrals]),
         )
 
     def warn(self, names: Sequence[str], tolerance: float | None, n_steps: int) -> None:

@@ -26,6 +26,9 @@ SIZE = 5
 ADDED = SIZE - 1
 """Number of points that halving a panel adds."""
 
+# Fraction of the largest error for the panels that are not halved: the halves of the others need the rest.
+_LEFT = 0.5
+_TINY = 1e-30
 _TOTALS_BYTES = 2**28
 
 
@@ -98,24 +101,24 @@ class Panels:
         found = Samples(samples.examples[rows], samples.alphas[rows], samples.points.select(rows))
         return Panels(places, self.errors, self.gaps), found
 
-    def too_rough(self, allowed: float, left: float) -> Tensor:
-        """Return the panels to halve, the roughest first, so that the error of all becomes small enough.
+    def too_rough(self, error: float, gap: float) -> Tensor:
+        """Return the panels to halve, the roughest first, so that the errors and gaps become small enough.
 
         Args:
-            allowed: Largest error, and gap, of all panels together.
-            left: Largest error, or gap, of the panels that are not halved.
+            error: Largest error of all panels together.
+            gap: Largest gap of all panels together.
         """
-        gaps = self.gaps.abs()
-        if float(self.errors.norm()) > allowed:
-            sizes = torch.maximum(self.errors, gaps)
+        errors, gaps = self.errors / max(error, _TINY), self.gaps / max(gap, _TINY)
+        if float(errors.norm()) > 1:
+            sizes = torch.maximum(errors, gaps.abs())
             order = sizes.argsort(descending=True)
             rest = (sizes[order] ** 2).flip(0).cumsum(0).flip(0).sqrt()
-        elif float(self.gaps.sum().abs()) > allowed:
-            order = gaps.argsort(descending=True)
-            rest = gaps[order].flip(0).cumsum(0).flip(0)
+        elif float(gaps.sum().abs()) > 1:
+            order = gaps.abs().argsort(descending=True)
+            rest = gaps[order].abs().flip(0).cumsum(0).flip(0)
         else:
             return torch.empty(0, dtype=torch.long)
-        return order[: max(1, int((rest > left).sum()))]
+        return order[: max(1, int((rest > _LEFT).sum()))]
 
     def weights(self, samples: Samples) -> Tensor:
         """Return the weight of each sample, (R,), in the integral over all panels of its example."""
