@@ -1,15 +1,14 @@
 """Adapters to a model's attention: find its layers, watch them, replace their contexts, switch heads off."""
 
 from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
-from captum_attattr.attention.masking import (
+from captum_attattr.attention.head_numbers import (
     HeadChoice,
-    HeadMask,
     HeadNumbers,
     chosen_heads,
-    mask_heads,
     original_heads,
     remaining_heads,
 )
+from captum_attattr.attention.masking import HeadMask, mask_heads
 from captum_attattr.attention.transformers_interface import (
     attention_layers,
     intercepted,
