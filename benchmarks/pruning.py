@@ -31,10 +31,10 @@ from store import Store
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.files.examples import Example, label_numbers, read_examples
+from captum_attattr.heads import Ablation, AttAttr, Attention, Measure, Random, Taylor
 from captum_attattr.heads.checkpoint import model_fingerprint
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.heads.importance import Importance
-from captum_attattr.heads.measures import Ablation, AttAttr, Attention, Measure, Random, Taylor
 from captum_attattr.text.classifier import Classifier
 
 RESULTS = Path(__file__).parent / "results"

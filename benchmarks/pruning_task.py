@@ -13,8 +13,8 @@ import torch
 from store import Store
 
 from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.heads import Measure
 from captum_attattr.heads.head_importance import HeadImportance
-from captum_attattr.heads.measures import Measure
 from captum_attattr.heads.outputs import Examples
 from captum_attattr.pruning import prune_heads
 from captum_attattr.text.classifier import Batch, Classifier

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from captum_attattr import HeadImportance, SelfAttentionAttribution, UnsupportedModelError, attention_layers
 from captum_attattr.engine.quadrature import quadrature
-from captum_attattr.heads.measures import AttAttr
+from captum_attattr.heads import AttAttr
 
 BY_NAME = {family.name: family for family in FAMILIES}
 both_paths = pytest.mark.parametrize("path", ["layerwise", "joint"])

@@ -18,9 +18,9 @@ from tiny_models import FAMILIES, SMALL, case, make
 
 from captum_attattr import UnsupportedModelError, attention_layers
 from captum_attattr.attention import mask_heads
+from captum_attattr.heads import MEASURES, Ablation, AttAttr, Measure, Random
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.heads.importance import Importance
-from captum_attattr.heads.measures import MEASURES, Ablation, AttAttr, Measure, Random
 from captum_attattr.heads.moments import Moments, merge
 from captum_attattr.pruning import prune_heads
 

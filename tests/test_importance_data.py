@@ -13,8 +13,8 @@ from tiny_classifiers import bert, byte_level, gpt2
 from torch.utils.data import DataLoader, DistributedSampler, Subset, TensorDataset
 
 from captum_attattr.files.examples import Example
+from captum_attattr.heads import Measure, Taylor
 from captum_attattr.heads.head_importance import HeadImportance
-from captum_attattr.heads.measures import Measure, Taylor
 
 TEXTS = [
     ("a warm funny film", 2), ("how unwatchable", 0), ("about films and filmmaking, unfunny and unwatchable", 0),

@@ -17,9 +17,9 @@ from accelerate import PartialState
 from agreement import assert_agree
 from tiny_classifiers import bert
 
+from captum_attattr.heads import AttAttr
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.heads.importance import Importance
-from captum_attattr.heads.measures import AttAttr
 from captum_attattr.heads.processes import check_agreement, gathered, joined, raise_together, rank_and_size
 
 TEXTS = [

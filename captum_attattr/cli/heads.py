@@ -12,9 +12,9 @@ from typing import Any
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import writing
+from captum_attattr.heads import MEASURES
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.heads.importance import Importance
-from captum_attattr.heads.measures import MEASURES
 from captum_attattr.heads.processes import joined, rank_and_size
 from captum_attattr.pictures.head_map import visualize_head_importance
 from captum_attattr.text.classifier import Classifier

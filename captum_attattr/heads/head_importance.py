@@ -20,7 +20,8 @@ from captum_attattr.files.records import Record, checked
 from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
 from captum_attattr.heads.feeding import LABELS, Feed, feed
 from captum_attattr.heads.importance import Importance
-from captum_attattr.heads.measures import Measure, measure_of
+from captum_attattr.heads.measure import Measure
+from captum_attattr.heads.measures import measure_of
 from captum_attattr.heads.moments import Moments, MomentsRecord, merge
 from captum_attattr.heads.outputs import Examples, FirstPass, count_of, examples_of
 from captum_attattr.heads.processes import check_agreement, gathered, rank_and_size
@@ -49,7 +50,7 @@ class HeadImportance:
         model: A transformers model that gives logits, or any function of the inputs that runs one; then ``layers``
             must be given.
         layers: Attention layers, all by default: the rows of the result.
-        measure: Name of a measure, or a :class:`captum_attattr.heads.measures.Measure`.
+        measure: Name of a measure, or a :class:`captum_attattr.heads.Measure`.
         output: F: the "probability" of the target (default) or its "logit"; for a function "given", its output as it
             is. A regression model's output is always taken as it is.
         target: "gold" for the labels of each batch, or "predicted". If an example has several labels, F is the mean

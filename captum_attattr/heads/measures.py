@@ -15,14 +15,13 @@ mean over examples of
 | ablation_accuracy | 1 if the prediction is right only with the head, -1 if only without it, else 0 |
 | random | a random number, as a control |
 
-To add a measure, subclass :class:`Measure`.
+To add a measure, subclass :class:`captum_attattr.heads.Measure`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -32,35 +31,10 @@ from captum_attattr.attention import AttentionCall, Handler, HeadNumbers, Result
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.module_calls import ModuleCalls, refuse_dropout
-from captum_attattr.engine.replay import Recording, Substitute
+from captum_attattr.heads.ablation import Ablation
+from captum_attattr.heads.measure import Measure, check_choice, scores_of
 from captum_attattr.heads.outputs import Examples
 from captum_attattr.text.gold_labels import GoldLabels
-from captum_attattr.text.model_output import Output
-
-# Rows of one run of the model when heads are masked one by one: more are no faster on a CPU.
-_MOST_ROWS = 128
-
-
-class Measure(ABC):
-    """A measure of how much each head matters for an example."""
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """The measure's name."""
-
-    @abstractmethod
-    def scores(self, examples: Examples) -> list[Tensor]:
-        """Compute one score a head and example: (B, heads) for each layer."""
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that must be the same when a run is resumed, in plain types."""
-        return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
-
-
-def _check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise ValueError(f"Unknown {what} {given!r}. Choose one of {', '.join(map(repr, known))}.")
 
 
 @dataclass(frozen=True)
@@ -82,7 +56,7 @@ class AttAttr(Measure):
 
     def __post_init__(self) -> None:
         """Check the reduction; the rule is checked when it is used."""
-        _check_choice("reduction", self.reduction, ("max", "sum", "absolute"))
+        check_choice("reduction", self.reduction, ("max", "sum", "absolute"))
 
     @property
     def name(self) -> str:
@@ -152,7 +126,7 @@ class Taylor(Measure):
         with torch.inference_mode(False), torch.enable_grad():
             forward = Forward(examples.outputs_of, examples.inputs)
             outputs = _watched(examples.layers, watch, forward)
-            score = _scores(forward, outputs, examples.target(outputs.detach()))
+            score = scores_of(forward, outputs, examples.target(outputs.detach()))
             if not score.requires_grad:
                 raise ValueError(
                     "The model's output does not depend on its attention: is it detached, or a predicted class?"
@@ -184,60 +158,6 @@ class Attention(Measure):
         with torch.no_grad():
             _watched(examples.layers, watch, Forward(examples.logits_of, examples.inputs))
         return found
-
-
-@dataclass(frozen=True)
-class Ablation(Measure):
-    """The loss when one head is masked (its attention multiplied by 0) and all others stay; positive if the head helps.
-
-    Each head takes one pass, from its layer on. A regression has "output" only.
-
-    Args:
-        loses: "loss" for the increase of the negative logarithm of the target's probability; "output" for the decrease
-            of F; "accuracy" for the decrease of accuracy (if labels do not exclude each other, of the label's own
-            prediction, a probability above 1/2).
-    """
-
-    loses: Literal["loss", "output", "accuracy"] = "loss"
-
-    def __post_init__(self) -> None:
-        """Check the choice."""
-        _check_choice("loses", self.loses, ("loss", "output", "accuracy"))
-
-    @property
-    def name(self) -> str:
-        """The measure's name: ablation, ablation_output or ablation_accuracy."""
-        return "ablation" if self.loses == "loss" else f"ablation_{self.loses}"
-
-    @torch.no_grad()
-    def scores(self, examples: Examples) -> list[Tensor]:
-        """Compute (B, heads) for each layer."""
-        forward = Forward(examples.logits_of, examples.inputs)
-        recording = Recording(forward, examples.layers)
-        target = examples.target(recording.output)
-        clean = self._worth(examples.output, forward, recording.output, target)
-        found = []
-        for state in recording.states:
-            batch, _, heads, _ = state.context.shape
-            scores = []
-            for some in torch.arange(heads).split(max(1, _MOST_ROWS // batch)):
-                rows = forward.all_rows.repeat(len(some))
-                masked = _always(_without_each(state.context, some))
-                logits = recording.replay({state.index: masked}, rows)
-                worth = self._worth(examples.output, forward, logits, target, rows)
-                scores.append(clean - worth.view(len(some), batch))
-            found.append(torch.cat(scores).T)
-        return found
-
-    def _worth(
-        self, output: Output, forward: Forward, logits: Tensor, target: Any, rows: Tensor | None = None
-    ) -> Tensor:
-        """Compute the quantity that masking a head may decrease, for each row."""
-        if self.loses == "loss":
-            return _scores(forward, output.log_probabilities(logits), target, rows)
-        if self.loses == "output":
-            return _scores(forward, output.compute(logits), target, rows)
-        return _scores(forward, output.predicted(logits).to(logits.dtype), target, rows)
 
 
 @dataclass(frozen=True)
@@ -282,7 +202,7 @@ def measure_of(given: str | Measure) -> Measure:
         return given
     if not isinstance(given, str):
         raise TypeError(f"measure must be a name or a Measure, got {type(given).__name__}.")
-    _check_choice("measure", given, tuple(MEASURES))
+    check_choice("measure", given, tuple(MEASURES))
     return MEASURES[given]
 
 
@@ -296,23 +216,6 @@ def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[
     return ModuleCalls().following(lambda: intercepted(layers, checked, function))
 
 
-def _scores(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
-    """Select the target's value of each row, or take the mean over the gold labels."""
-    if isinstance(target, GoldLabels):
-        values, target = target.average(values, rows), None
-    return forward.scores(values, target, rows)
-
-
 def _product(context: Tensor, gradient: Tensor | None) -> Tensor:
     dtype = torch.promote_types(context.dtype, torch.float32)
     return torch.zeros_like(context, dtype=dtype) if gradient is None else context.to(dtype) * gradient.to(dtype)
-
-
-def _always(context: Tensor) -> Substitute:
-    return lambda call: context
-
-
-def _without_each(context: Tensor, heads: Tensor) -> Tensor:
-    """Repeat a context (B, Q, H, D) for each of these heads, with this head set to zero: (heads * B, Q, H, D)."""
-    gone = torch.nn.functional.one_hot(heads, context.shape[2]).bool().to(context.device)
-    return context.unsqueeze(0).masked_fill(gone.view(len(heads), 1, 1, -1, 1), 0).flatten(0, 1)
