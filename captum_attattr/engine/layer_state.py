@@ -102,6 +102,12 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
     return state
 
 
+def precision(*dtypes: torch.dtype) -> float:
+    """Return the distance from 1 to the next number in the coarsest of these data types and float32."""
+    floating = [dtype for dtype in (*dtypes, torch.float32) if dtype.is_floating_point]
+    return max(torch.finfo(dtype).eps for dtype in floating)
+
+
 def agree(one: Tensor, other: Tensor, digits: float, computed_in: torch.dtype = torch.float32) -> bool:
     """Whether two tensors agree up to rounding: to the fraction ``digits`` of the digits of their data type.
 
@@ -109,5 +115,5 @@ def agree(one: Tensor, other: Tensor, digits: float, computed_in: torch.dtype = 
     """
     if not other.is_floating_point() or other.numel() == 0:  # a layer without heads has an empty context
         return torch.equal(one, other)
-    error = max(torch.finfo(dtype).eps for dtype in (other.dtype, computed_in, torch.float32)) ** digits
+    error = precision(other.dtype, computed_in) ** digits
     return torch.allclose(one, other, rtol=error, atol=error * float(other.abs().max()))

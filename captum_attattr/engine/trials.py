@@ -17,14 +17,16 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
 from captum_attattr.engine.forward import Forward, take_rows
 from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
-from captum_attattr.engine.layer_state import LayerState, agree
+from captum_attattr.engine.layer_state import LayerState, agree, precision
 from captum_attattr.engine.memory import is_out_of_memory
 from captum_attattr.engine.probes import Probe, alone, apart, moved
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
 
 _SEVERAL = 3
 """Examples on which the lowest layer is tried: what meets there, or above, meets whichever they are."""
+# An output is an outlier when it is this many times the median: its size is not the usual one.
 _OUTLIER = 100.0
+# A median above this is that of labels that are ruled out (-1e9), not of outputs.
 _BANNED = 1e3
 
 Substitute = Callable[[AttentionCall], Tensor]
@@ -149,7 +151,7 @@ class Trials:
             return Trial(False, 0, False)
 
     def _with_gradient(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
-        """A probe of several rows without what they would keep for their gradients, and one row with it."""
+        """Try several rows without what they would keep for their gradients, then one row with it."""
         if len(probe.rows) == 1:
             return self._tried(state, probe, rows_read, gradients=True)
         together = self._tried(state, probe, rows_read, gradients=False)
@@ -200,8 +202,7 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 def _agree(one: Tensor, other: Tensor, computed_in: torch.dtype) -> bool:
     """Whether outputs of other kernels agree in two thirds of their digits, those of float32 at most."""
-    dtypes = [dtype for dtype in (other.dtype, computed_in, torch.float32) if dtype.is_floating_point]
-    return _near(one, other, max(torch.finfo(dtype).eps for dtype in dtypes) ** (2 / 3))
+    return _near(one, other, precision(other.dtype, computed_in) ** (2 / 3))
 
 
 def _near(one: Tensor, other: Tensor, error: float) -> bool:
