@@ -102,7 +102,7 @@ def test_pruning(run_benchmark, tmp_path):
     run_benchmark("pruning", "--data", str(folder), *options)
     figures = json.loads((tmp_path / "pruning.json").read_text())
     assert {"attattr", "taylor", "attention", "ablation", "random 0"} <= set(figures["curves"])
-    assert all(0 <= attribution <= 1 for attribution in figures["curves"]["attattr"]["accuracy"])
+    assert all(0 <= accuracy <= 1 for accuracy in figures["curves"]["attattr"]["accuracy"])
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
 
 

@@ -71,7 +71,7 @@ def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
 
 
 def starts_of(baselines: Sequence[LayerState], states: Sequence[LayerState]) -> list[Start | None]:
-    """A0 of each layer where it is what the layer does at other inputs.
+    """Return A0 of each layer where it is what the layer does at other inputs.
 
     Raises:
         ValueError: The model sees another number of tokens there.

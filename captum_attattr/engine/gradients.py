@@ -111,7 +111,7 @@ def has_kinks(output: Tensor) -> bool:
 
 
 def differentiated(scores: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of the sum of the scores, one for each context.
+    """Compute the gradients of the sum of the scores, one for each context.
 
     Raises:
         ValueError: There are none, or they are not finite.
@@ -149,7 +149,7 @@ def _checkpointed() -> UnsupportedModelError:
 
 
 def refuse_inference_weights(roots: Sequence[nn.Module]) -> None:
-    """Raise where no gradient passes through the model because of how it was made."""
+    """Raise ValueError if the model was made under ``torch.inference_mode``: no gradient passes through it."""
     if any(weight.is_inference() for root in roots for weight in root.parameters()):
         raise ValueError(
             "The model was made under torch.inference_mode, so that torch refuses gradients through its weights: load "

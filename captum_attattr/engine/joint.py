@@ -112,7 +112,7 @@ class FrozenMatrices:
 
 
 def values_met(call: AttentionCall, rows: int) -> Tensor:
-    """Values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
+    """Return the values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
     values = call.values()
     return values.expand(rows, *values.shape[1:]) if len(values) == 1 else values
 

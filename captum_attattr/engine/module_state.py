@@ -71,7 +71,7 @@ def _named(scope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _put_back(module: nn.Module, kept: Sequence[dict[str, Any]]) -> bool:
-    """Give a module the buffers and attributes that it had; whether it had others."""
+    """Give a module the buffers and attributes that it had; return whether it had others."""
     scopes = _scopes(module)
     new = [(scope, name) for scope, old in zip(scopes, kept, strict=True) for name in _named(scope) if name not in old]
     # New tensors go, and what is new beside them, which may say how far they reach. What is new without a tensor stays,

@@ -16,7 +16,7 @@ from captum_attattr.engine.walks import Walk
 
 
 class AttentionPath(ABC):
-    """What the method asks of a kind of path. To add one, write a class like these and list it in ``path_kinds``."""
+    """The interface of a kind of path. To add one, subclass it and list the subclass in ``path_kinds``."""
 
     name: ClassVar[str]
     """What users call it."""

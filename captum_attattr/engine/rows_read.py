@@ -32,7 +32,7 @@ _SHAPING = {
 }  # fmt: skip
 
 
-# What looks at numbers to decide which others count, or passes over NaN.
+# Operations that choose by the values of numbers, or pass over NaN.
 _CHOOSING = {
     torch.Tensor.__bool__, torch.Tensor.__int__, torch.Tensor.__float__, torch.Tensor.__index__, torch.Tensor.item,
     torch.Tensor.tolist, torch.Tensor.numpy, torch.nan_to_num, torch.Tensor.nan_to_num, torch.nansum,

@@ -46,7 +46,7 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
 
     Example:
         >>> from captum_attattr.demo import load_demo
-        >>> from captum_attattr.pruning.cutting import prune_heads
+        >>> from captum_attattr.pruning import prune_heads
         >>> model, tokenizer = load_demo()
         >>> model.num_parameters()
         14578562

@@ -47,8 +47,7 @@ def save_pruned(model: PreTrainedModel, folder: str | os.PathLike[str], tokenize
     Example:
         >>> import tempfile
         >>> from captum_attattr.demo import load_demo
-        >>> from captum_attattr.pruning.cutting import prune_heads
-        >>> from captum_attattr.pruning.pruned_files import load_pruned, save_pruned
+        >>> from captum_attattr.pruning import load_pruned, prune_heads, save_pruned
         >>> model, tokenizer = load_demo()
         >>> model = prune_heads(model, {0: range(6)})
         >>> with tempfile.TemporaryDirectory() as folder:

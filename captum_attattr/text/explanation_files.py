@@ -28,17 +28,12 @@ _HEADER = "captum_attattr"
 _MOST_LAYERS = 10_000
 
 
-def _known(path: str) -> str:
-    path_named(path)
-    return path
-
-
 class _Settings(Record):
     """The settings that the package reads; there may be others."""
 
     model_config = ConfigDict(extra="allow")
     output: Kind
-    path: Annotated[str, AfterValidator(_known)]
+    path: Annotated[str, AfterValidator(lambda name: path_named(name).name)]
     baseline: str = ""
 
 

@@ -41,10 +41,8 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
         _check_name(os.fspath(name))
         try:
             if local and is_pruned(name):
-                model, missing = (
-                    load_pruned(name, dtype=torch.float32),
-                    set[str](),
-                )  # missing weights are an error there
+                model = load_pruned(name, dtype=torch.float32)
+                missing = set[str]()  # an error there
             else:
                 config = AutoConfig.from_pretrained(name, trust_remote_code=False)
                 check_depth(config)
