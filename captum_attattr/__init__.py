@@ -1,6 +1,6 @@
 """Explain Transformers by their attention: self-attention attribution as a Captum method, and its applications."""
 
-from captum_attattr.aggregation import head_scores, layer_scores, pair_scores, token_scores
+from captum_attattr.aggregation import Reduction, TopPairs, head_scores, layer_scores, pair_scores, token_scores
 from captum_attattr.attention import (
     UnsupportedModelError,
     attention_layers,
@@ -9,7 +9,6 @@ from captum_attattr.attention import (
     remaining_heads,
 )
 from captum_attattr.attribution import AttentionFunction, SelfAttentionAttribution, rough_layers
-from captum_attattr.engine.reductions import TopPairs
 from captum_attattr.faithfulness import comprehensiveness, deletion_curve, sufficiency
 from captum_attattr.heads import HeadImportance, Importance
 from captum_attattr.pictures import (
@@ -32,6 +31,7 @@ __all__ = [
     "Explanation",
     "HeadImportance",
     "Importance",
+    "Reduction",
     "Report",
     "SelfAttentionAttribution",
     "TopPairs",

@@ -2,6 +2,8 @@
 
 import importlib.metadata
 
+import captum_attattr
+
 project = "captum_attattr"
 author = "The captum_attattr developers"
 release = importlib.metadata.version("captum-attattr")
@@ -9,6 +11,8 @@ release = importlib.metadata.version("captum-attattr")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
 templates_path = ["_templates"]
 
+# A class is described once: on the page of the package itself where that names it.
+autosummary_context = {"at_the_top": captum_attattr.__all__}
 # What is public is what __init__.py names in __all__, wherever it is defined.
 autosummary_ignore_module_all = False
 autosummary_imported_members = True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from tiny_models import FAMILIES, case
@@ -9,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.engine.reductions import Pairs, TopPairs
+from captum_attattr.aggregation import Pairs, Reduction, TopPairs, head_scores, token_scores
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 BERT = FAMILIES[0]
@@ -20,7 +22,23 @@ BY_HAND = {
     "max": lambda attributions: attributions.amax((2, 3)),
     "received": lambda attributions: attributions.sum((1, 2)),
     "sent": lambda attributions: attributions.sum((1, 3)),
+    "first": lambda attributions: attributions[:, :, 0].sum(1),
 }
+
+
+class LargestReceived(Reduction):
+    """The largest attribution that a token receives, and of how many pairs it is the largest."""
+
+    def score(self, attributions, first):
+        return Largest(attributions.amax((1, 2)), torch.full((len(attributions),), attributions[0, :, :, 0].numel()))
+
+    def join(self, one, other):
+        return Largest(torch.maximum(one.score, other.score), one.pairs + other.pairs)
+
+
+class Largest(NamedTuple):
+    score: torch.Tensor
+    pairs: torch.Tensor
 
 
 def attribute(c, path="layerwise", layers=None, multiply=True, **options):
@@ -85,6 +103,48 @@ def test_the_strongest_pairs(block, k, monkeypatch):
         assert len(set(zip(heads.tolist(), queries.tolist(), keys.tolist()))) == count
 
 
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+@pytest.mark.parametrize("options", [{"n_steps": 4}, {"tolerance": 1e-3}], ids=["a fixed rule", "a tolerance"])
+def test_a_reduction_of_the_user(path, options, monkeypatch):
+    c = case(BERT, batch=3)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
+    whole = attribute(c, path, **options)
+    for attributions, found in zip(whole, attribute(c, path, reduce=LargestReceived(), **options), strict=True):
+        torch.testing.assert_close(found.score, attributions.amax((1, 2)), rtol=1e-9, atol=1e-13)
+        assert found.pairs.tolist() == [4 * 7] * 3
+
+
+class OneNumber(Reduction):
+    def score(self, attributions, first):
+        return attributions.sum()
+
+    def join(self, one, other):
+        return one + other
+
+
+def test_a_reduction_that_loses_the_examples():
+    with pytest.raises(
+        ValueError, match=r"^OneNumber must give a tensor, .* with the 2 examples along the first axis; it gave \(\)"
+    ):
+        attribute(case(BERT), reduce=OneNumber())
+    with pytest.raises(ValueError, match=r"of heads must give scores of shape \(2, 3\)"):
+        head_scores(torch.ones(2, 3, 4, 4), OneNumber())
+    with pytest.raises(ValueError, match=r"must give scores of shape .*LargestReceived gave Largest"):
+        token_scores(torch.ones(2, 1, 3, 4, 4), LargestReceived())
+
+
+def test_scores_by_a_reduction_of_the_user():
+    class Mean(Reduction):
+        def score(self, attributions, first):
+            return attributions.mean((-2, -1))
+
+        def join(self, one, other):
+            raise AssertionError("all queries are given at once")
+
+    attributions = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(head_scores(attributions, Mean()), attributions.mean((-2, -1)))
+
+
 def test_one_layer_gives_one_result_and_a_list_a_list():
     c = case(BERT)
     layer = attention_layers(c.model)[0]
@@ -142,7 +202,10 @@ def test_no_matrix_of_a_layer_is_made(name, monkeypatch):
 
 
 WRONG = {
-    "an unknown name": ("mean", "Unknown reduction 'mean'. Choose of 'sum', 'absolute', 'max', 'received', 'sent' and"),
+    "an unknown name": (
+        "mean",
+        "Unknown reduction 'mean'. Choose of 'sum', 'absolute', 'max', 'received', 'sent'",
+    ),
     "a number": (3, "Unknown reduction 3"),
     "a name among names": (("sum", "mean"), "Unknown reduction 'mean'"),
     "none among names": (("sum", None), "Unknown reduction None"),

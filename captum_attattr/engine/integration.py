@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from captum_attattr.engine.reductions import Keep, LayerAttributions, norm
 from captum_attattr.engine.walks import Walk
@@ -48,8 +49,8 @@ class Rise:
 class Integral:
     """The integral along one walk, of L layers (1, or all of a joint path) and B examples."""
 
-    kept: list[list[list[Tensor]]]
-    """By layer and reduction: its tensors."""
+    kept: list[list[Any]]
+    """By layer and reduction: a tensor, or several."""
     sum: Tensor
     """(B,): sum of all attributions."""
     norm: Tensor
@@ -79,10 +80,8 @@ class Integral:
 
     def replace(self, examples: Tensor, found: Integral) -> None:
         """Replace the results of some of the examples."""
-        for layer, new_layer in zip(self.kept, found.kept, strict=True):
-            for tensors, new_tensors in zip(layer, new_layer, strict=True):
-                for tensor, new in zip(tensors, new_tensors, strict=True):
-                    tensor[examples] = new
+        for tensor, new in zip(tree_leaves(self.kept), tree_leaves(found.kept), strict=True):
+            tensor[examples] = new
         for field in fields(self)[1:]:
             getattr(self, field.name)[examples] = getattr(found, field.name)
 

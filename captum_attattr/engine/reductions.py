@@ -1,4 +1,4 @@
-"""Reductions of a layer's attributions to scores, computed for a range of queries at a time."""
+"""Attributions of a layer, computed for a range of queries at a time and reduced on the way."""
 
 from __future__ import annotations
 
@@ -8,120 +8,42 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
+from captum_attattr.aggregation import REDUCTIONS, Reduction
 from captum_attattr.engine.layer_path import LayerPath, full_precision
 
-
-@dataclass(frozen=True)
-class TopPairs:
-    """Keep the k pairs with the largest magnitude, of all heads of a layer: ``reduce=TopPairs(k)``."""
-
-    k: int
-
-    def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"TopPairs needs a whole number of pairs of at least 1, got {self.k!r}.")
-
-
-class Pairs(NamedTuple):
-    """The pairs of a layer with the largest magnitude, the largest first: (batch, k) each."""
-
-    attributions: Tensor
-    heads: Tensor
-    queries: Tensor
-    keys: Tensor
-
-    @property
-    def shares(self) -> Tensor:
-        """The former name of ``attributions``."""
-        return self.attributions
-
-
-Reduction = Literal["sum", "absolute", "max", "received", "sent"] | TopPairs
-Reduce = Reduction | Sequence[Reduction] | None
-
-
-class _Everything:
-    def __init__(self, shape: Sequence[int], like: Tensor) -> None:
-        self.found = [like.new_zeros(shape)]
-
-    def add(self, queries: slice, attributions: Tensor) -> None:
-        self.found[0][:, :, queries] = attributions
-
-
-class _Scores:
-    """A sum or maximum over pairs: ``score`` computes it for a range of queries, ``join`` combines two ranges."""
-
-    def __init__(self, score: Callable[[Tensor], Tensor], join: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self._score, self._join = score, join
-        self.found: list[Tensor] = []
-
-    def add(self, queries: slice, attributions: Tensor) -> None:
-        scores = self._score(attributions)
-        self.found = [self._join(self.found[0], scores) if self.found else scores]
-
-
-class _Top:
-    def __init__(self, k: int) -> None:
-        self._k = k
-        self.found: list[Tensor] = []
-
-    def add(self, queries: slice, attributions: Tensor) -> None:
-        flat = attributions.flatten(1)
-        _, best = flat.abs().topk(min(self._k, flat.shape[1]), 1)
-        rows, keys = attributions.shape[2:]
-        heads, rest = best // (rows * keys), best % (rows * keys)
-        new = [flat.gather(1, best), heads, rest // keys + queries.start, rest % keys]
-        both = [torch.cat(pair, 1) for pair in zip(self.found, new, strict=True)] if self.found else new
-        _, best = both[0].abs().topk(min(self._k, both[0].shape[1]), 1)
-        self.found = [column.gather(1, best) for column in both]
-
-
-def _received(attributions: Tensor) -> Tensor:
-    return attributions.sum((1, 2))
-
-
-def _sent(attributions: Tensor) -> Tensor:
-    return attributions.sum((1, 3))
-
-
-_SCORES: dict[Any, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
-    "sum": (lambda attributions: attributions.sum((2, 3)), torch.add),
-    "absolute": (lambda attributions: attributions.abs().sum((2, 3)), torch.add),
-    "max": (lambda attributions: attributions.amax((2, 3)), torch.maximum),
-    "received": (_received, torch.add),
-    "sent": (_sent, lambda one, other: torch.cat([one, other], 1)),
-}
+Name = Literal["sum", "absolute", "max", "received", "sent", "first"]
+Reduce = Name | Reduction | Sequence[Name | Reduction] | None
 
 
 def reductions(reduce: Any) -> list[Reduction | None]:
-    """Check ``reduce`` and return it as a list.
+    """Return the reductions that ``reduce`` names, None for all attributions.
 
     Raises:
         ValueError: ``reduce`` holds an unknown name, or is empty.
     """
+    if reduce is None:
+        return [None]
     several = list(reduce) if isinstance(reduce, (list, tuple)) else [reduce]
     for one in several:
-        if not isinstance(one, TopPairs) and one not in _SCORES and (one is not None or len(several) > 1):
-            names = ", ".join(map(repr, _SCORES))
-            raise ValueError(f"Unknown reduction {one!r}. Choose of {names} and TopPairs(k), or give a tuple of these.")
+        if not isinstance(one, Reduction) and (not isinstance(one, str) or one not in REDUCTIONS):
+            names = ", ".join(map(repr, REDUCTIONS))
+            raise ValueError(
+                f"Unknown reduction {one!r}. Choose of {names}, TopPairs(k) and any other Reduction, or give a tuple "
+                "of these."
+            )
     if not several:
         raise ValueError("reduce is empty: name at least one reduction, or leave it out for all attributions.")
-    return several
-
-
-def _collector(reduction: Any, path: LayerPath) -> Any:
-    if reduction is None:
-        return _Everything(path.state.shape, path.context_change)
-    return _Top(reduction.k) if isinstance(reduction, TopPairs) else _Scores(*_SCORES[reduction])
+    return [REDUCTIONS[one] if isinstance(one, str) else one for one in several]
 
 
 @dataclass
 class LayerAttributions:
     """The attributions of some examples in one layer: their reductions, their sum, and their norm."""
 
-    kept: list[list[Tensor]]
-    """By reduction: its tensors, with the examples along dimension 0."""
+    kept: list[Any]
+    """By reduction: a tensor, or several, with the examples along dimension 0."""
     sum: Tensor
     norm: Tensor
 
@@ -132,7 +54,7 @@ def norm(attributions: Sequence[LayerAttributions]) -> Tensor:
 
 
 class Keep(NamedTuple):
-    """The reductions to compute, and whether attributions carry the factor A - A0."""
+    """The reductions to compute, None for all attributions, and whether attributions carry the factor A - A0."""
 
     reductions: Sequence[Reduction | None]
     multiply_by_inputs: bool
@@ -146,7 +68,7 @@ def gather(path: LayerPath, gradient: Callable[[slice], Tensor], keep: Keep) -> 
         gradient: Mean gradient with respect to the attention of a range of queries, (batch, head, queries, key).
         keep: What to keep.
     """
-    collectors = [_collector(reduction, path) for reduction in keep.reductions]
+    kept: list[Any] = [path.context_change.new_zeros(path.state.shape) if r is None else None for r in keep.reductions]
     total = squares = path.context_change.new_zeros(len(path.context_change))
     for queries in path.state.blocks():
         change = path.change(queries)
@@ -156,12 +78,26 @@ def gather(path: LayerPath, gradient: Callable[[slice], Tensor], keep: Keep) -> 
             total = total + attributions.flatten(1).sum(1)
             squares = squares + attributions.flatten(1).norm(dim=1) ** 2
             values = attributions if keep.multiply_by_inputs else gradients.masked_fill(~path.state.pairs(queries), 0)
-            for collector in collectors:
-                collector.add(queries, values)
-    return LayerAttributions([collector.found for collector in collectors], total, squares.sqrt())
+            for place, reduction in enumerate(keep.reductions):
+                if reduction is None:
+                    kept[place][:, :, queries] = values
+                else:
+                    scores = _checked(reduction.score(values, queries.start), reduction, len(values))
+                    kept[place] = scores if kept[place] is None else reduction.join(kept[place], scores)
+    return LayerAttributions(kept, total, squares.sqrt())
 
 
-def as_asked(kept: Sequence[Sequence[Tensor]], reduce: Any) -> Any:
+def _checked(scores: Any, reduction: Reduction, examples: int) -> Any:
+    for one in tree_leaves(scores):
+        if not isinstance(one, Tensor) or one.dim() == 0 or len(one) != examples:
+            found = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
+            raise ValueError(
+                f"{type(reduction).__name__} must give a tensor, or a named tuple of tensors, with the {examples} "
+                f"examples along the first axis; it gave {found}."
+            )
+    return scores
+
+
+def as_asked(kept: Sequence[Any], reduce: Any) -> Any:
     """Return a layer's results in the form of ``reduce``: one for one name, a tuple for several."""
-    results = tuple(found[0] if len(found) == 1 else Pairs(*found) for found in kept)
-    return results if isinstance(reduce, (list, tuple)) else results[0]
+    return tuple(kept) if isinstance(reduce, (list, tuple)) else kept[0]
