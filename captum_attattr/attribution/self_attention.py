@@ -135,9 +135,9 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
                 is divided where it is rough until its estimated error is as small, too
                 (:mod:`captum_attattr.engine.panels`). The method then chooses the nodes itself.
             reduce: Scores to return in place of all pairs: "sum", "absolute" or "max" of each head (batch, head),
-                "received" or "sent" of each token and "first", what the first token reads, summed over heads (batch, token),
-                ``TopPairs(k)``, a :class:`Reduction` of your own, or a tuple of these. On the layerwise path memory then grows with the number of tokens, not with its square, as no
-                matrix of a whole layer is made.
+                "received" or "sent" of each token, or "first", what the first token reads, summed over heads (batch,
+                token), ``TopPairs(k)``, a :class:`Reduction` of your own, or a tuple of these. On the layerwise path
+                memory then grows with the number of tokens, not with its square, as no matrix of a whole layer is made.
             show_progress: Show a progress bar on standard error.
 
         Returns:
