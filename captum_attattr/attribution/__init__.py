@@ -4,7 +4,17 @@ Read ``self_attention`` first.
 """
 
 from captum_attattr.attribution.attention_function import AttentionFunction
-from captum_attattr.attribution.roughness import rough_layers
+from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
+from captum_attattr.attribution.roughness import rough_count, rough_layers
 from captum_attattr.attribution.self_attention import PathName, SelfAttentionAttribution
 
-__all__ = ["AttentionFunction", "PathName", "SelfAttentionAttribution", "rough_layers"]
+__all__ = [
+    "AttentionFunction",
+    "Integration",
+    "PathName",
+    "SelfAttentionAttribution",
+    "convergence_of",
+    "integrals_along",
+    "rough_count",
+    "rough_layers",
+]

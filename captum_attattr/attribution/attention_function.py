@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall
+from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.replay import Recording, Substitute
 
@@ -52,7 +53,7 @@ class AttentionFunction:
         inputs: Tensor | tuple[Tensor, ...],
         additional_forward_args: Any = None,
     ) -> None:
-        self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
+        self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
         self.attention: tuple[Tensor, ...] = tuple(state.probabilities() for state in self._recording.states)
         self.examples: Tensor = torch.arange(self._recording.forward.batch_size)
 
@@ -79,7 +80,7 @@ class AttentionFunction:
                     "repeated, say which example each belongs to: additional_forward_args=function.examples."
                 )
         substitutes = {state.index: _put_in(matrix) for state, matrix in zip(states, matrices, strict=True)}
-        return self._recording.replay(substitutes, rows)
+        return self._recording.replay(self._recording.plan(min(substitutes)), substitutes, rows)
 
 
 def _put_in(matrix: Tensor) -> Substitute:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
-from captum_attattr.attribution.self_attention import SelfAttentionAttribution
+from captum_attattr.attribution.integrals import Integration, integrals_along
+from captum_attattr.attribution.self_attention import check_layers
+from captum_attattr.engine.calls import Listed
+from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.joint import Joint
+from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.reductions import Keep
+from captum_attattr.engine.replay import Recording
 
 
+@with_gradients(True)
 def rough_layers(
     forward_func: Callable[..., Any],
     layers: Sequence[nn.Module],
@@ -49,19 +57,19 @@ def rough_layers(
         >>> rough_layers(model, attention_layers(model), ids, target=1)
         []
     """
-    for count in range(len(layers)):
-        method = SelfAttentionAttribution(forward_func, list(layers[count:]), path="joint")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="n_steps=")
-            method.attribute(
-                inputs,
-                target=target,
-                additional_forward_args=additional_forward_args,
-                tolerance=tolerance,
-                n_steps=n_steps,
-                reduce="sum",
-            )
-        reached = method.convergence
-        if reached is not None and reached.converged is not None and bool(reached.converged.all()):
-            return list(layers[:count])
-    return list(layers)
+    if not layers:
+        return []
+    check_layers(list(layers))
+    integration = Integration.from_arguments(tolerance, n_steps, "gausslegendre")
+    recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
+    paths = [LayerPath.from_state(state, None) for state in recording.states]
+    return list(layers[: rough_count(recording, paths, target, integration)])
+
+
+def rough_count(recording: Recording, paths: Sequence[LayerPath], target: TargetType, integration: Integration) -> int:
+    """Count the lowest layers that keep the joint path from converging; all of them if none of the paths converges."""
+    for count in range(len(paths)):
+        found = integrals_along(Joint(), recording, paths[count:], target, integration, Keep((), True))
+        if all(one.converged is not None and bool(one.converged.all()) for one in found):
+            return count
+    return len(paths)

@@ -10,21 +10,20 @@ from captum._utils.typing import TargetType
 from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from captum_attattr.attribution.arguments import check_batch_size, check_layers, check_tolerance
+from captum_attattr.attention import attention_layers, is_attention_layer
 from captum_attattr.attribution.attention_function import AttentionFunction
-from captum_attattr.engine.adaptive import Adaptation
+from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
 from captum_attattr.engine.baselines import AttentionBaselines, attention_baseline, input_baselines, starts_of
+from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.chunks import Chunks
-from captum_attattr.engine.findings import Findings
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.integration import Convergence, Integral, Rise, integrate
+from captum_attattr.engine.integration import Convergence, Rise
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.engine.paths import AttentionPath
-from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
+from captum_attattr.engine.plans import Findings
 from captum_attattr.engine.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.engine.replay import Recording
 
@@ -171,35 +170,27 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
             >>> bool(delta.abs() < 1e-3)
             True
         """
-        check_batch_size(internal_batch_size)
-        check_tolerance(tolerance, method)
-        n_steps = steps_of(n_steps, tolerance)
-        check_steps(method, n_steps, fixed=tolerance is None)
+        if internal_batch_size is not None and (not isinstance(internal_batch_size, int) or internal_batch_size < 1):
+            raise ValueError(f"internal_batch_size must be a whole number of at least 1, got {internal_batch_size!r}.")
+        integration = Integration.from_arguments(tolerance, n_steps, method)
         keep = Keep(reductions(reduce), self._multiply_by_inputs)
         recording = self._recorded(inputs, additional_forward_args)
         paths = self._paths(recording, baselines, additional_forward_args, attention_baselines)
-        clean = recording.forward.scores(recording.output, target)
-        count, device = recording.forward.batch_size, recording.states[0].context.device
-        labels = self._path.labels(recording.states)
-        total = None if tolerance is not None else n_steps * count * len(labels)
-        with tqdm(total=total, desc=self.get_name(), unit="eval", disable=not show_progress) as bar:
-            most = 1 if recording.one_by_one else internal_batch_size
-            chunks = Chunks(count, most, device, bar.update)
-            integrals: list[Integral] = []
-            for walk in self._path.walks(recording, paths, target, chunks, tolerance is not None):
-                bar.set_postfix(path=f"{len(integrals) + 1} of {len(labels)}")
-                integrals.append(
-                    Adaptation(walk, tolerance, n_steps, clean, keep).integral()
-                    if tolerance is not None
-                    else integrate(walk, *quadrature(method, n_steps), keep, clean)
-                )
-        self.convergence = Convergence.from_integrals(integrals)
-        self.convergence.warn(labels, tolerance, n_steps)
+        integrals = integrals_along(
+            self._path,
+            recording,
+            paths,
+            target,
+            integration,
+            keep,
+            most_rows=internal_batch_size,
+            progress=self.get_name() if show_progress else None,
+        )
+        self.convergence = convergence_of(integrals, self._path, paths, integration)
         results = self._as_given([as_asked(layer, reduce) for one in integrals for layer in one.kept])
         if not return_convergence_delta:
             return results
-        deltas: list[Any] = [one.gap for one in integrals]
-        return results, self._one_or_each(deltas)
+        return results, self._one_or_each([one.gap for one in integrals])
 
     @with_gradients(True)
     def compute_convergence_delta(  # type: ignore[override]
@@ -269,7 +260,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         another thread may be training them.
         """
         forward = Forward(self.forward_func, inputs, additional_forward_args)
-        return Recording(forward, self._layers(), self._findings)
+        return Recording(forward, Listed(self._layers()), self._findings)
 
     def _paths(
         self, recording: Recording, baselines: Any, additional_forward_args: Any, attention_baselines: Any
@@ -282,5 +273,21 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         else:
             inputs = input_baselines(baselines, recording.forward.inputs)
             forward = Forward(self.forward_func, inputs, additional_forward_args)
-            starts = starts_of(Recording(forward, self._layers()).states, states)
+            starts = starts_of(Recording(forward, Listed(self._layers())).states, states)
         return [LayerPath.from_state(state, start) for state, start in zip(states, starts, strict=True)]
+
+
+def check_layers(layer: Any) -> None:
+    """Raise TypeError or ValueError if ``layer`` is not an attention layer or a list of them."""
+    layers = layer if isinstance(layer, (list, tuple)) else [layer]
+    if not layers:
+        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
+    for module in layers:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
+        if not is_attention_layer(module):
+            inside = len(attention_layers(module))  # raises its own error where there is none
+            raise ValueError(
+                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
+                "attention_layers(model), or some of these layers."
+            )

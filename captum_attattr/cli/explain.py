@@ -18,7 +18,7 @@ from captum_attattr.files.writing import writing
 from captum_attattr.pictures.explanations import visualize_explanation
 from captum_attattr.report import Report, bokeh_source
 from captum_attattr.text.classifier import Classifier
-from captum_attattr.text.explaining import Explainer, integration_options
+from captum_attattr.text.explaining import Explainer, integration_of
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.text.request import Request
 
@@ -96,7 +96,7 @@ def add(commands: Any) -> None:
 
 
 def _explain(options: argparse.Namespace) -> None:
-    settings = integration_options(options.tolerance, options.steps, options.method)
+    settings = integration_of(options.tolerance, options.steps, options.method)
     texts, pairs = _read(options)
     request = Request.from_arguments(texts, pairs, options.target)
     folder = writable(options.output)

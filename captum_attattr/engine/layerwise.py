@@ -94,7 +94,8 @@ def clean_gradients(
 
     def job(some: slice) -> list[Clean]:
         rows, contexts = recording.forward.all_rows[some], dict[int, Tensor]()
-        output = recording.replay({path.state.index: _tapped(path.state.index, contexts) for path in paths}, rows)
+        taps = {path.state.index: _tapped(path.state.index, contexts) for path in paths}
+        output = recording.replay(plan, taps, rows)
         met = [contexts[path.state.index] for path in paths]
         scores, gradients = gradients_at(recording, output, target, rows, met)
         return [
@@ -102,8 +103,8 @@ def clean_gradients(
             for path, gradient in zip(paths, gradients, strict=True)
         ]
 
-    row_bytes = recording.row_bytes(min(path.state.index for path in paths))
-    parts = list(chunks.run(job, row_bytes, recording.forward.batch_size, 0))
+    plan = recording.plan(min(path.state.index for path in paths))
+    parts = list(chunks.run(job, plan.row_bytes, recording.forward.batch_size, 0))
     return [Clean(*map(torch.cat, zip(*layer, strict=True))) for layer in zip(*parts, strict=True)]
 
 

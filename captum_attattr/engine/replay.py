@@ -14,22 +14,23 @@ function is refused.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_attattr.attention import AttentionCall, Handler, Result, intercepted
 from captum_attattr.attention.undoing import Undo, undoing
 from captum_attattr.engine.batch_axis import by_example, find_axis, refuse_other_sizes
-from captum_attattr.engine.findings import Finding, Findings
+from captum_attattr.engine.calls import Calls
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import refuse_inference_weights, with_gradients
 from captum_attattr.engine.layer_state import LayerState, layer_state
 from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout, with_recorded_outputs
 from captum_attattr.engine.module_state import ModuleState
+from captum_attattr.engine.plans import Finding, Findings, ReplayPlan
 from captum_attattr.engine.rows_read import OnlyRows, with_rows_only
 from captum_attattr.engine.trials import Substitute, Trials, always
 from captum_attattr.engine.warned import warn
@@ -44,25 +45,25 @@ class Recording:
 
     Args:
         forward: The forward function with one batch of arguments.
-        layers: The attention layers to record; a layer given n times stands for its first n calls.
+        calls: The attention calls to record.
         findings: Results of checks in earlier recordings of the same function; new ones are added.
 
     Attributes:
         output: The clean output.
-        states: One :class:`LayerState` per layer, in the order of ``layers``.
+        states: One :class:`LayerState` for each of these calls, in the order of ``calls``.
 
     Raises:
-        ValueError: The forward function does not reach a layer, or runs it more often than it is listed; dropout is
-            active; a sequence is all padding. On a replay: examples of a batch affect each other or change their order.
+        ValueError: The forward function does not make one of these calls; dropout is active; a sequence is all padding.
+            On a replay: examples of a batch affect each other or change their order.
         UnsupportedModelError: The probabilities do not reproduce a layer's context.
     """
 
-    def __init__(self, forward: Forward, layers: Sequence[nn.Module], findings: Findings | None = None) -> None:
+    def __init__(self, forward: Forward, calls: Calls, findings: Findings | None = None) -> None:
         self.forward = forward
-        self._layers = list(layers)
+        self._layers = calls.layers
         self._ended: dict[int, list[EndedCall]] = {}
         self._windows: dict[int, int] = {}
-        wanted: dict[nn.Module, list[LayerState]] = {layer: [] for layer in layers}
+        states: list[LayerState] = []
         self._at_start: list[ModuleState] = []
         self._keeps_state = False
         modules = ModuleCalls(lambda root: self._at_start.append(ModuleState([root])))
@@ -70,12 +71,12 @@ class Recording:
 
         def record(call: AttentionCall) -> Result:
             refuse_dropout(float(call.options.get("dropout") or 0.0))
-            result = call.proceed()
-            call = by_example(call, forward.batch_size, call.module in wanted)
+            result, wanted = call.proceed(), calls.wants(call.module)
+            call = by_example(call, forward.batch_size, wanted)
             self._last, self._last_context = next(places), call.fold(result[0])
             self._last_ended, self._windows[self._last] = modules.ended(), call.windows
-            if call.module in wanted:
-                wanted[call.module].append(layer_state(call, self._last_context, self._last))
+            if wanted:
+                states.append(layer_state(call, self._last_context, self._last))
                 self._ended[self._last] = self._last_ended
             return result
 
@@ -83,7 +84,7 @@ class Recording:
             self._at_start.append(ModuleState([forward.owner]))
         self.output = self._clean_pass(modules, record)
         self.roots = list(dict.fromkeys([*modules.roots, *filter(None, [forward.owner])]))
-        self.states = _in_order_of(self._layers, wanted)
+        self.states = calls.arranged(states)
         self._ended.setdefault(self._last, self._last_ended)
         known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
         self._axis = self._keeping_state(
@@ -93,11 +94,21 @@ class Recording:
                 lambda: find_axis(forward, self._layers, self.states, modules),
             )
         )
+        from_last = ReplayPlan(self._ended[self._last], None)
         self._trials = Trials(
-            forward, self.output, self.states, self.roots, self._last, self._last_context, self._run, self.one_by_one
+            forward,
+            self.output,
+            self.states,
+            self.roots,
+            self._last,
+            self._last_context,
+            from_last,
+            self._run,
+            self.one_by_one,
         )
         self._rows_read, self._in_place = self._keeping_state(self._trials.find_rows_read)
         self._findings = known.look_up(forward.function, (*same, str(self._rows_read), self._in_place))
+        self._plans: dict[int, ReplayPlan] = {}
 
     @with_gradients(False)
     def _clean_pass(self, modules: ModuleCalls, record: Handler) -> Tensor:
@@ -115,10 +126,25 @@ class Recording:
 
         return undoing(run)
 
-    def replay(self, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+    def plan(self, first: int) -> ReplayPlan:
+        """Return how replays from attention call ``first`` are made: as a check has shown, which is made once."""
+        if first not in self._plans:
+            if first not in self._findings.layers:
+                self._findings.layers[first] = self._keeping_state(partial(self._check, first))
+            found = self._findings.layers[first]
+            self._plans[first] = ReplayPlan(
+                [] if found.whole else self._ended[first],
+                self._rows_read if found.narrowed else None,
+                found.row_bytes(self._last_context.shape[1]),
+                found.kinked,
+            )
+        return self._plans[first]
+
+    def replay(self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
         """Run the forward function on ``rows`` of the batch, with the contexts of some attention calls replaced.
 
         Args:
+            plan: How, from :meth:`plan` of the first of these attention calls.
             substitutes: By index of the attention call, the function that makes its context.
             rows: Indices of examples, with repetition.
         """
@@ -127,8 +153,7 @@ class Recording:
                 f"This forward function runs on one row at a time only, and got {len(rows)}: it gives one number "
                 "for all rows together, or has arguments that do not follow the example."
             )
-        self.row_bytes(min(substitutes))
-        run = partial(self._run, substitutes, rows, self._rows_read)
+        run = partial(self._run, plan, substitutes, rows)
         return self._keeping_state(run) if self._keeps_state else run()
 
     def _restore(self) -> None:
@@ -154,31 +179,11 @@ class Recording:
         """Whether only one row can be replayed at a time."""
         return self._axis.one_by_one
 
-    def is_kinked(self, first: int) -> bool:
-        """Whether the output's derivative may jump as attention changes, from attention call ``first`` on."""
-        return self._found(first).kinked
-
-    def row_bytes(self, first: int) -> int:
-        """Return the memory that one row of a replay from attention call ``first`` keeps for its gradient."""
-        return self._found(first).row_bytes(self._last_context.shape[1])
-
-    def _found(self, first: int) -> Finding:
-        if first not in self._findings.layers:
-            self._findings.layers[first] = self._keeping_state(partial(self._check, first))
-        found = self._findings.layers[first]
-        if found.whole:
-            self._ended[first] = []
-        if not found.narrowed:
-            self._rows_read = None
-        return found
-
-    def _run(self, substitutes: Mapping[int, Substitute], rows: Tensor, rows_read: slice | None) -> Tensor:
-        first = min(substitutes)
-        ended = self._ended[first]
-        places = itertools.count(first if ended else 0)
+    def _run(self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+        places = itertools.count(min(substitutes) if plan.ended else 0)
         pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
         length = self._last_context.shape[1]
-        only = OnlyRows(rows_read, length) if rows_read is not None else None
+        only = OnlyRows(plan.rows_read, length) if plan.rows_read is not None else None
 
         def substitute(call: AttentionCall) -> Result:
             place = next(places)
@@ -198,59 +203,30 @@ class Recording:
         def run() -> Tensor:
             return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
 
-        return with_recorded_outputs(ended, pick, lambda: intercepted(self._layers, substitute, run))
+        return with_recorded_outputs(plan.ended, pick, lambda: intercepted(self._layers, substitute, run))
 
     @with_gradients(True)
     def _check(self, first: int) -> Finding:
         """Test replays from an attention call against the model's own output, and measure the memory of a row."""
         refuse_inference_weights(self.roots)
-        length = self._last_context.shape[1]
+        length, ended = self._last_context.shape[1], self._ended[first]
         state = next(state for state in self.states if state.index == first)
-        if self._ended[first]:
+        if ended:
             probe = self._trials.probe(first, self._in_place)
-            for narrowed in (True, False) if self._rows_read is not None else (False,):
-                trial = self._trials.replay(state, probe, self._rows_read)
-                if trial.agrees and self._are_rows_independent():
-                    return Finding(trial.row_bytes, length, False, narrowed, trial.kinked)
-                self._rows_read = None
-        replayed, self._ended[first] = self._ended[first], []
-        trial = self._trials.whole_pass(state)
-        if replayed:
+            for rows_read in (self._rows_read, None) if self._rows_read is not None else (None,):
+                trial = self._trials.replay(ReplayPlan(ended, rows_read), state, probe)
+                if trial.agrees and self._are_rows_independent(rows_read):
+                    return Finding(trial.row_bytes, length, False, rows_read is not None, trial.kinked)
+        trial = self._trials.whole_pass(ReplayPlan([], None), state)
+        if ended:
             warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
                 "the result is the same but takes longer."
             )
         return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
 
-    def _are_rows_independent(self) -> bool:
-        place = self._rows_read is not None
-        if place not in self._findings.rows_independent:
-            self._findings.rows_independent[place] = self._trials.rows_independent(self._rows_read)
-        return self._findings.rows_independent[place]
-
-
-def _in_order_of(layers: Sequence[nn.Module], wanted: Mapping[nn.Module, list[LayerState]]) -> list[LayerState]:
-    _refuse_unreached([bool(wanted[layer]) for layer in layers], layers)
-    for layer, states in wanted.items():
-        if len(states) != sum(layer is other for other in layers):
-            raise ValueError(
-                f"{type(layer).__name__} runs {len(states)} times in one pass (shared weights) and is listed "
-                f"{sum(layer is other for other in layers)} times: list it once for each of its calls, "
-                f"layer=[attention] * {len(states)}."
-            )
-    queues = {layer: iter(states) for layer, states in wanted.items()}
-    return [next(queues[layer]) for layer in layers]
-
-
-def _refuse_unreached(reached: Sequence[bool], layers: Sequence[nn.Module]) -> None:
-    if all(reached):
-        return
-    missing = [place for place, is_reached in enumerate(reached) if not is_reached]
-    kinds = ", ".join(dict.fromkeys(type(layers[place]).__name__ for place in missing))
-    raise ValueError(
-        f"The forward function reached {sum(reached)} of the {len(layers)} given layers. It never reached the "
-        f"attention of {', '.join(map(str, missing))} ({kinds}), counted from 0. Is each a layer of the model that the "
-        "forward function runs, on the inputs that it was given? attention_layers(model) lists those of all its parts; "
-        f"those reached are {[place for place, is_reached in enumerate(reached) if is_reached]}. Models wrapped in "
-        "DataParallel run copies of their layers: give the model itself."
-    )
+    def _are_rows_independent(self, rows_read: slice | None) -> bool:
+        narrowed = rows_read is not None
+        if narrowed not in self._findings.rows_independent:
+            self._findings.rows_independent[narrowed] = self._trials.rows_independent(rows_read)
+        return self._findings.rows_independent[narrowed]

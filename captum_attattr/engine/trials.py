@@ -8,7 +8,7 @@ input.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ from captum_attattr.engine.forward import Forward, take_rows
 from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
 from captum_attattr.engine.layer_state import LayerState, agree, precision
 from captum_attattr.engine.memory import is_out_of_memory
+from captum_attattr.engine.plans import ReplayPlan
 from captum_attattr.engine.probes import Probe, alone, apart, moved
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
 
@@ -56,8 +57,10 @@ class Trials:
     last: int
     """Index of the last attention call of the pass."""
     last_context: Tensor
-    run: Callable[[Mapping[int, Substitute], Tensor, slice | None], Tensor]
-    """Runs a replay with some contexts replaced, of some rows of the batch and of the sequence."""
+    from_last: ReplayPlan
+    """The plan of replays from that call, with all rows of the sequence."""
+    run: Callable[[ReplayPlan, Mapping[int, Substitute], Tensor], Tensor]
+    """Runs a replay with some contexts replaced, of some rows of the batch."""
     one_by_one: bool
     """Whether only one row can be run at a time."""
 
@@ -100,7 +103,7 @@ class Trials:
 
     @with_gradients(False)
     def _replayed(self, context: Tensor, probe: Probe, rows_read: slice | None) -> Tensor:
-        return self.run({self.last: always(context)}, probe.rows, rows_read)
+        return self.run(replace(self.from_last, rows_read=rows_read), {self.last: always(context)}, probe.rows)
 
     def _is_clean(self, output: Tensor | None, probe: Probe) -> bool:
         """Whether the rows that the probe does not change have the clean output."""
@@ -139,10 +142,10 @@ class Trials:
         lowest = min(state.index for state in self.states)
         return apart(batch_size, _SEVERAL) if first == lowest else alone(batch_size)
 
-    def replay(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+    def replay(self, plan: ReplayPlan, state: LayerState, probe: Probe) -> Trial:
         """Test a replay from this layer with the rows of a probe."""
         try:
-            return self._with_gradient(state, probe, rows_read)
+            return self._with_gradient(plan, state, probe)
         except UnsupportedModelError:
             raise
         except Exception as error:  # a model may fail in any way on recorded outputs
@@ -150,29 +153,29 @@ class Trials:
                 raise
             return Trial(False, 0, False)
 
-    def _with_gradient(self, state: LayerState, probe: Probe, rows_read: slice | None) -> Trial:
+    def _with_gradient(self, plan: ReplayPlan, state: LayerState, probe: Probe) -> Trial:
         """Try several rows without what they would keep for their gradients, then one row with it."""
         if len(probe.rows) == 1:
-            return self._tried(state, probe, rows_read, gradients=True)
-        together = self._tried(state, probe, rows_read, gradients=False)
-        by_itself = self._tried(state, alone(self.forward.batch_size), rows_read, gradients=True)
+            return self._tried(plan, state, probe, gradients=True)
+        together = self._tried(plan, state, probe, gradients=False)
+        by_itself = self._tried(plan, state, alone(self.forward.batch_size), gradients=True)
         return by_itself._replace(agrees=together.agrees and by_itself.agrees)
 
-    def _tried(self, state: LayerState, probe: Probe, rows_read: slice | None, gradients: bool) -> Trial:
+    def _tried(self, plan: ReplayPlan, state: LayerState, probe: Probe, gradients: bool) -> Trial:
         seen: list[bool] = []
         watched = {other.index: _compared(other, probe, seen) for other in self.states if other.index > state.index}
         with torch.set_grad_enabled(gradients), saved_bytes(self.roots) as saved:
             context = probe.changed(state.context).requires_grad_(gradients)
-            output = self.run({state.index: always(context), **watched}, probe.rows, rows_read)
+            output = self.run(plan, {state.index: always(context), **watched}, probe.rows)
             kinked = gradients and has_kinks(output)
         return Trial(self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows), kinked)
 
-    def whole_pass(self, state: LayerState) -> Trial:
+    def whole_pass(self, plan: ReplayPlan, state: LayerState) -> Trial:
         """Test a whole pass with a replaced context; raise an error if it does not treat rows independently."""
         batch_size = self.forward.batch_size
         probe, failed = alone(1) if self._alone else apart(batch_size), None
         try:
-            trial = self._with_gradient(state, probe, None)
+            trial = self._with_gradient(plan, state, probe)
             if trial.agrees:
                 return trial
         except Exception as error:
@@ -180,7 +183,7 @@ class Trials:
                 raise
             failed = error
         again = Probe(self.forward.all_rows, torch.ones(batch_size))
-        if not self._tried(state, again, None, gradients=False).agrees:
+        if not self._tried(plan, state, again, gradients=False).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "
                 "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor
 from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.plans import ReplayPlan
 from captum_attattr.engine.reductions import Keep, LayerAttributions
 from captum_attattr.engine.replay import Recording, Substitute
 
@@ -82,12 +84,16 @@ class Walk(ABC):
         def job(rows: slice) -> tuple[slice, Points]:
             return rows, self._points(alphas[rows], examples[rows])
 
-        return self._chunks.run(job, self._recording.row_bytes(self._first), len(alphas))
+        return self._chunks.run(job, self._plan.row_bytes, len(alphas))
+
+    @cached_property
+    def _plan(self) -> ReplayPlan:
+        return self._recording.plan(self._first)
 
     @property
     def is_kinked(self) -> bool:
         """Whether the gradient may jump on the path."""
-        return self._recording.is_kinked(self._first)
+        return self._plan.kinked
 
     def no_points(self) -> Points:
         """Return an empty set of points, to which others can be added."""
@@ -117,10 +123,10 @@ class Walk(ABC):
 
         def job(rows: slice) -> Tensor:
             zero = torch.zeros(len(examples[rows]), dtype=torch.float64)
-            output = self._recording.replay(self._substitutes(zero, examples[rows], {}), examples[rows])
+            output = self._recording.replay(self._plan, self._substitutes(zero, examples[rows], {}), examples[rows])
             return self._recording.forward.scores(output, self._target, examples[rows])
 
-        return torch.cat(list(self._chunks.run(job, self._recording.row_bytes(self._first), len(examples), 0)))
+        return torch.cat(list(self._chunks.run(job, self._plan.row_bytes, len(examples), 0)))
 
     @abstractmethod
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> Mapping[int, Substitute]:
@@ -128,7 +134,7 @@ class Walk(ABC):
 
     def _points(self, alphas: Tensor, examples: Tensor) -> Points:
         met: dict[int, LayerPoints] = {}
-        output = self._recording.replay(self._substitutes(alphas, examples, met), examples)
+        output = self._recording.replay(self._plan, self._substitutes(alphas, examples, met), examples)
         layers = [met[path.state.index] for path in self.paths]
         contexts = [layer.context for layer in layers]
         scores, gradients = gradients_at(self._recording, output, self._target, examples, contexts)

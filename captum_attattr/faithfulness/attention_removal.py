@@ -12,6 +12,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall
+from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.replay import Recording, Substitute
@@ -33,7 +34,7 @@ class _AttentionRemoval(Removal):
         self._listed = not isinstance(layer, nn.Module)
         layers = [layer] if isinstance(layer, nn.Module) else list(layer)
         with torch.inference_mode(False), torch.no_grad():
-            self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), layers)
+            self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
         self._target = target
         # Layers may be on several devices; the mask of removable features is on the first layer's.
         device = self._states[0].context.device
@@ -73,7 +74,7 @@ class _AttentionRemoval(Removal):
         if not substitutes:
             clean = self._recording.output
             return clean.expand(len(rows)) if clean.dim() == 0 else clean[rows.to(clean.device)]
-        return self._recording.replay(substitutes, rows)
+        return self._recording.replay(self._recording.plan(min(substitutes)), substitutes, rows)
 
     @abstractmethod
     def _widths(self) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.trials import always
@@ -46,7 +47,7 @@ class Ablation(Measure):
     def scores(self, examples: Examples) -> list[Tensor]:
         """Compute (B, heads) for each layer."""
         forward = Forward(examples.logits_of, examples.inputs)
-        recording = Recording(forward, examples.layers)
+        recording = Recording(forward, Listed(examples.layers))
         target = examples.target(recording.output)
         clean = self._worth(examples.output, forward, recording.output, target)
         found = []
@@ -56,7 +57,7 @@ class Ablation(Measure):
             for some in torch.arange(heads).split(max(1, _MOST_ROWS // batch)):
                 rows = forward.all_rows.repeat(len(some))
                 masked = always(_without_each(state.context, some))
-                logits = recording.replay({state.index: masked}, rows)
+                logits = recording.replay(recording.plan(state.index), {state.index: masked}, rows)
                 worth = self._worth(examples.output, forward, logits, target, rows)
                 scores.append(clean - worth.view(len(some), batch))
             found.append(torch.cat(scores).T)

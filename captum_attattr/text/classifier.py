@@ -11,8 +11,11 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention import AttentionCall, Result, attention_layers, intercepted
-from captum_attattr.engine.forward import uncompiled
+from captum_attattr.attention import attention_layers
+from captum_attattr.engine.calls import InOrder
+from captum_attattr.engine.forward import Forward, uncompiled
+from captum_attattr.engine.plans import Findings
+from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.warned import warn
 from captum_attattr.text.model_loading import load_classifier
 from captum_attattr.text.model_output import Kind, output_of
@@ -87,6 +90,7 @@ class Classifier:
         self.labels: list[str] = _labels(self._config)
         self._explained = output_of(output, model).over(len(self.labels))
         self.input_names: list[str] = []
+        self._function = self.outputs  # one object, by which the findings of earlier passes are known
 
     def outputs(self, *inputs: Tensor) -> Tensor:
         """Compute F for every label (B, labels), from the model's inputs in order."""
@@ -109,22 +113,23 @@ class Classifier:
         """Compute each label's probability from the result of :meth:`outputs`; for a regression, return that result."""
         return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs
 
-    def predict(self, batch: Batch) -> tuple[Tensor, list[nn.Module]]:
-        """Compute F for every label (B, labels), and list the attention layers that read the text, in calling order.
+    def record(
+        self, batch: Batch, numbers: Sequence[int] | None = None, findings: Findings | None = None
+    ) -> tuple[Recording, InOrder]:
+        """Record a pass of the texts, and the calls of the attention layers that read them, in calling order.
 
-        A layer that runs several times (ALBERT) is listed once for each call. Of an encoder-decoder the encoder's
-        layers are listed, as the decoder reads the text shifted by a token.
+        Of an encoder-decoder the encoder's layers are recorded, as the decoder reads the text shifted by a token. The
+        recording's output is F for every label (B, labels).
+
+        Args:
+            batch: The texts.
+            numbers: Numbers of the layers to record; None for all.
+            findings: As for :class:`Recording`.
         """
         reads = self.model.get_encoder() if getattr(self._config, "is_encoder_decoder", False) else self.model
-        layers, calls = attention_layers(reads), []
-
-        def note(call: AttentionCall) -> Result:
-            calls.append(call.module)
-            return call.proceed()
-
-        with torch.no_grad():
-            outputs = intercepted(layers, note, lambda: self.outputs(*batch.inputs))
-        return outputs, [module for module in calls if module in layers]
+        ids, *rest = batch.inputs
+        calls = InOrder(attention_layers(reads), numbers)
+        return Recording(Forward(self._function, ids, tuple(rest)), calls, findings), calls
 
     def target(self, wanted: int | str) -> int:
         """Return the number of a label given by number, by name, or by a number as a string.

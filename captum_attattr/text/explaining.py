@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import captum
@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.attention import original_heads
-from captum_attattr.attribution import PathName, SelfAttentionAttribution, rough_layers
+from captum_attattr.attribution import Integration, PathName, convergence_of, integrals_along, rough_count
+from captum_attattr.engine.baselines import attention_baseline as starts_from
+from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.integration import Convergence, Integral
+from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.path_kinds import path_named
-from captum_attattr.engine.quadrature import check_steps, steps_of
+from captum_attattr.engine.plans import Findings
+from captum_attattr.engine.reductions import Keep
+from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.warned import warn
 from captum_attattr.text.classifier import Asked, Batch, Classifier
 from captum_attattr.text.explanation import Explanation
@@ -93,31 +99,20 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
     request = Request.from_arguments(text, text_pair, target)
-    options = integration_options(tolerance, n_steps, method, attention_baseline)
-    explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, options)
+    integration = integration_of(tolerance, n_steps, method)
+    explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, integration, attention_baseline)
     found = dict(explainer.explain_each(request, batch_size, show_progress))
     explanations = [found[place] for place in range(len(found))]
     return explanations[0] if isinstance(text, str) else explanations
 
 
-def integration_options(
-    tolerance: float | None, n_steps: int | None, method: str, attention_baseline: float | str | None = None
-) -> dict[str, Any]:
-    """Make the options of :meth:`SelfAttentionAttribution.attribute`; with a rule of the user's there is no tolerance.
+def integration_of(tolerance: float | None, n_steps: int | None, method: str) -> Integration:
+    """Return how to integrate; with a rule of the user's there is no tolerance.
 
     Raises:
         ValueError, TypeError: The rule is unknown, or cannot have this number of steps.
     """
-    if method != "gausslegendre":
-        tolerance = None
-    n_steps = steps_of(n_steps, tolerance)
-    check_steps(method, n_steps, fixed=tolerance is None)
-    return {
-        "tolerance": tolerance,
-        "n_steps": n_steps,
-        "method": method,
-        "attention_baselines": attention_baseline,
-    }
+    return Integration.from_arguments(tolerance if method == "gausslegendre" else None, n_steps, method)
 
 
 @dataclass(frozen=True)
@@ -127,8 +122,9 @@ class Explainer:
     classifier: Classifier
     layers: list[int] | None
     path: PathName
-    options: dict[str, Any]
-    """Options of :meth:`SelfAttentionAttribution.attribute`, from :func:`integration_options`."""
+    integration: Integration
+    baseline: float | str | None = None
+    findings: Findings = field(default_factory=Findings)
 
     def explain_each(
         self, request: Request, batch_size: int = 8, show_progress: bool = False
@@ -149,25 +145,65 @@ class Explainer:
                     yield place, Explanation(text=request.texts[place], text_pair=pair, **answer)
                     bar.update()
 
+    @with_gradients(True)
     def _explain_batch(self, batch: Batch, targets: Sequence[int | None]) -> list[dict[str, Any]]:
         """Explain the texts of a batch: the fields of each explanation, without padding."""
-        ids, *rest = batch.inputs
-        outputs, calls = self.classifier.predict(batch)
-        numbers = _chosen(self.layers, calls)
+        recording, calls = self.classifier.record(batch, self.layers, self.findings)
+        if self.layers is not None and len(self.layers) < len(calls.met) > len(set(calls.met)):
+            raise ValueError("The model's layers share their weights and cannot be explained apart: leave layers out.")
         wanted = [
             guess if target is None else target
-            for target, guess in zip(targets, outputs.argmax(-1).tolist(), strict=True)
+            for target, guess in zip(targets, recording.output.argmax(-1).tolist(), strict=True)
         ]
-        attribution, attributions, delta = self._attributed(batch, calls, numbers, wanted)
-        rough = self._rough(batch, calls, numbers, wanted, attribution)
+        starts = starts_from(self.baseline, recording.states, listed=True)
+        paths = [LayerPath.from_state(state, start) for state, start in zip(recording.states, starts, strict=True)]
+        rough, integrals, reached = self._integrated(recording, paths, wanted, calls.numbers)
+        return self._answers(batch, recording, wanted, calls.numbers[rough:], integrals, reached)
+
+    def _integrated(
+        self, recording: Recording, paths: list[LayerPath], wanted: list[int], numbers: list[int]
+    ) -> tuple[int, list[Integral], Convergence]:
+        """Integrate, and again without the lowest layers where these keep a joint path from converging.
+
+        Returns:
+            The number of layers left out, and the integrals with their convergence.
+        """
+        path, keep = path_named(self.path), Keep((None,), True)
+        integrals = integrals_along(path, recording, paths, wanted, self.integration, keep)
+        rough = self._rough(recording, paths, wanted, integrals)
         if rough:
-            numbers = numbers[rough:]
-            attribution, attributions, delta = self._attributed(batch, calls, numbers, wanted)
-        layers = [calls[number] for number in numbers]
-        attention = attribution.attention_function(ids, tuple(rest)).attention
-        reached: Any = attribution.convergence
-        deltas = torch.stack([delta] if isinstance(delta, Tensor) else delta)
-        probabilities = self.classifier.probabilities(outputs)
+            warn(
+                f"The joint path through the lowest layers ({', '.join(map(str, numbers[:rough]))}) did not converge "
+                f"within n_steps={self.integration.n_steps}: they keep their own attention, and the attributions of "
+                "the other layers add up to what the output loses without the attention of these."
+            )
+            paths = paths[rough:]
+            integrals = integrals_along(path, recording, paths, wanted, self.integration, keep)
+        return rough, integrals, convergence_of(integrals, path, paths, self.integration)
+
+    def _rough(self, recording: Recording, paths: list[LayerPath], wanted: list[int], integrals: list[Integral]) -> int:
+        """Count the lowest layers that must keep their own attention for the joint path to converge."""
+        converged = all(one.converged is None or bool(one.converged.all()) for one in integrals)
+        if converged or self.baseline is not None or not path_named(self.path).layers_add_up:
+            return 0
+        tried = replace(self.integration, n_steps=min(_TRIED_STEPS, self.integration.n_steps))
+        rough = rough_count(recording, paths, wanted, tried)
+        return rough if rough < len(paths) else 0  # leaving layers out does not help: a warning says so
+
+    def _answers(
+        self,
+        batch: Batch,
+        recording: Recording,
+        wanted: list[int],
+        numbers: list[int],
+        integrals: list[Integral],
+        reached: Convergence,
+    ) -> list[dict[str, Any]]:
+        states = recording.states[-len(numbers) :]
+        layers = [state.call.module for state in states]
+        attributions = original_heads([layer[0] for one in integrals for layer in one.kept], layers)
+        attention = original_heads([state.probabilities() for state in states], layers)
+        probabilities = self.classifier.probabilities(recording.output)
         return [
             {
                 "tokens": batch.tokens[row],
@@ -175,10 +211,10 @@ class Explainer:
                 "labels": self.classifier.labels,
                 "probabilities": probabilities[row].float().cpu(),
                 "target": target,
-                "output": float(outputs[row, target]),
-                "attributions": _of_row(original_heads(attributions, layers), row, batch.real),
-                "attention": _of_row(original_heads(attention, layers), row, batch.real),
-                "delta": deltas[:, row].float().cpu(),
+                "output": float(recording.output[row, target]),
+                "attributions": _of_row(attributions, row, batch.real),
+                "attention": _of_row(attention, row, batch.real),
+                "delta": torch.stack([one.gap[row] for one in integrals]).float().cpu(),
                 "layers": numbers,
                 "settings": self._settings(),
                 "evaluations": reached.evaluations[:, row].tolist(),
@@ -186,62 +222,15 @@ class Explainer:
             for row, target in enumerate(wanted)
         ]
 
-    def _attributed(
-        self, batch: Batch, calls: Sequence[nn.Module], numbers: Sequence[int], wanted: list[int]
-    ) -> tuple[SelfAttentionAttribution, Any, Any]:
-        """Attribute to these layers: returns the method, attributions and deltas."""
-        ids, *rest = batch.inputs
-        layers = [calls[number] for number in numbers]
-        method = SelfAttentionAttribution(self.classifier.outputs, layers, path=self.path)
-        attributions, delta = method.attribute(
-            ids, target=wanted, additional_forward_args=tuple(rest), return_convergence_delta=True, **self.options
-        )
-        return method, attributions, delta
-
-    def _rough(
-        self,
-        batch: Batch,
-        calls: Sequence[nn.Module],
-        numbers: Sequence[int],
-        wanted: list[int],
-        method: SelfAttentionAttribution,
-    ) -> int:
-        """Count the lowest layers that must keep their own attention for the joint path to converge."""
-        reached: Any = method.convergence
-        tolerance, n_steps, baseline = (self.options[name] for name in ("tolerance", "n_steps", "attention_baselines"))
-        shared = len(set(calls)) < len(calls)
-        if (
-            not path_named(self.path).layers_add_up
-            or tolerance is None
-            or baseline is not None
-            or shared
-            or reached.converged.all()
-        ):
-            return 0
-        ids, *rest = batch.inputs
-        layers, steps = [calls[number] for number in numbers], min(_TRIED_STEPS, n_steps)
-        found = rough_layers(
-            self.classifier.outputs, layers, ids, wanted, tuple(rest), tolerance=tolerance, n_steps=steps
-        )
-        if not found or len(found) == len(layers):
-            return 0  # leaving layers out does not help: the results stay as they are, with their warning
-        warn(
-            f"The joint path through the lowest layers ({', '.join(map(str, numbers[: len(found)]))}) did not converge "
-            f"within n_steps={n_steps}: they keep their own attention, and the attributions of the other layers add up "
-            "to what the output loses without the attention of these."
-        )
-        return len(found)
-
     def _settings(self) -> dict[str, Any]:
-        baseline = self.options["attention_baselines"]
         return {
             "model": self.classifier.name,
             "output": self.classifier.output,
             "path": self.path,
-            "tolerance": self.options["tolerance"],
-            "method": self.options["method"],
-            "n_steps": int(self.options["n_steps"]),
-            "baseline": "no attention" if baseline is None else str(baseline),
+            "tolerance": self.integration.tolerance,
+            "method": self.integration.method,
+            "n_steps": int(self.integration.n_steps),
+            "baseline": "no attention" if self.baseline is None else str(self.baseline),
             "versions": {module.__name__: str(module.__version__) for module in (torch, transformers, captum)},
         }
 
@@ -261,14 +250,3 @@ def _numbers(layers: Any) -> list[int] | None:
     if not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(f"layers {numbers} must name at least one layer, and each of them once.")
     return numbers
-
-
-def _chosen(layers: list[int] | None, calls: Sequence[nn.Module]) -> list[int]:
-    everything = list(range(len(calls)))
-    if layers is None:
-        return everything
-    if any(number not in everything for number in layers):
-        raise ValueError(f"layers {layers} do not all exist: the model has layers 0 to {everything[-1]}.")
-    if layers != everything and len(set(calls)) < len(calls):
-        raise ValueError("The model's layers share their weights and cannot be explained apart: leave layers out.")
-    return layers

@@ -25,7 +25,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from captum_attattr.attribution import SelfAttentionAttribution
+from captum_attattr.attribution import Integration, convergence_of, integrals_along
+from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.layerwise import Layerwise
+from captum_attattr.engine.reductions import Keep
 from captum_attattr.files.examples import Example
 from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers.attacks import checked_examples, in_batches
@@ -168,12 +171,13 @@ def _patterns(
 
 def _attributed(classifier: Classifier, batch: Batch, n_steps: int) -> tuple[list[int], list[Tensor]]:
     """Return predicted classes, and attributions for their probabilities, (batch, head, query, key) a layer."""
-    ids, *rest = batch.inputs
-    outputs, layers = classifier.predict(batch)
-    predicted = outputs.argmax(-1).tolist()
-    method = SelfAttentionAttribution(classifier.outputs, layers)
-    attributions = method.attribute(ids, target=predicted, additional_forward_args=tuple(rest), n_steps=n_steps)
-    return predicted, attributions
+    recording, _ = classifier.record(batch)
+    predicted = recording.output.argmax(-1).tolist()
+    paths = [LayerPath.from_state(state, None) for state in recording.states]
+    integration = Integration.from_arguments(None, n_steps, "gausslegendre")
+    integrals = integrals_along(Layerwise(), recording, paths, predicted, integration, Keep((None,), True))
+    convergence_of(integrals, Layerwise(), paths, integration)
+    return predicted, [one.kept[0][0] for one in integrals]
 
 
 def _trigger(

@@ -1,12 +1,28 @@
-"""Results of checks of a forward function, kept so that later batches need not be checked again."""
+"""Plans of replays, and the results of the checks behind them, kept so that later batches need not be checked again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from captum_attattr.engine.module_calls import EndedCall
+
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """A way to replay a recorded pass from one attention call on; that of :meth:`Recording.plan` has been checked."""
+
+    ended: Sequence[EndedCall]
+    """The module calls that return their recorded outputs without running; empty: whole passes are made."""
+    rows_read: slice | None
+    """The rows of the sequence that are computed after the last attention call; None: all of them."""
+    row_bytes: int = 0
+    """Memory that one row keeps for its gradient."""
+    kinked: bool = False
+    """Whether the output's derivative may jump as attention changes, from the attention call on."""
 
 
 @dataclass(frozen=True)

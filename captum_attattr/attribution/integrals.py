@@ -1,0 +1,105 @@
+"""Integrals along the paths of a recorded clean pass: what is behind :class:`SelfAttentionAttribution`.
+
+One recording serves for several questions: other targets, other layers, other paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from captum._utils.typing import TargetType
+from tqdm.auto import tqdm
+
+from captum_attattr.engine.adaptive import Adaptation
+from captum_attattr.engine.chunks import Chunks
+from captum_attattr.engine.gradients import with_gradients
+from captum_attattr.engine.integration import Convergence, Integral, integrate
+from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.paths import AttentionPath
+from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
+from captum_attattr.engine.reductions import Keep
+from captum_attattr.engine.replay import Recording
+
+
+@dataclass(frozen=True)
+class Integration:
+    """How to integrate: to a tolerance, or by a fixed rule."""
+
+    tolerance: float | None
+    n_steps: int
+    """Number of evaluations; with a tolerance the maximum."""
+    method: str
+
+    @classmethod
+    def from_arguments(cls, tolerance: Any, n_steps: int | None, method: str) -> Integration:
+        """Check the arguments of :meth:`SelfAttentionAttribution.attribute`, and fill in the number of steps.
+
+        Raises:
+            ValueError, TypeError: The tolerance is no number between 0 and 1, or the rule is unknown, cannot have this
+                number of steps, or is given beside a tolerance.
+        """
+        if tolerance is not None:
+            if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+                raise ValueError(
+                    f"tolerance must be a number between 0 and 1, such as 0.01, or None; got {tolerance!r}."
+                )
+            if method != "gausslegendre":
+                raise ValueError(f"tolerance chooses the nodes itself: leave method={method!r} out, or tolerance.")
+        n_steps = steps_of(n_steps, tolerance)
+        check_steps(method, n_steps, fixed=tolerance is None)
+        return cls(tolerance, n_steps, method)
+
+
+@with_gradients(True)
+def integrals_along(
+    path: AttentionPath,
+    recording: Recording,
+    layer_paths: Sequence[LayerPath],
+    target: TargetType,
+    integration: Integration,
+    keep: Keep,
+    *,
+    most_rows: int | None = None,
+    progress: str | None = None,
+) -> list[Integral]:
+    """Integrate along the walks of a kind of path.
+
+    Args:
+        path: The kind of path.
+        recording: The clean pass.
+        layer_paths: The path of each layer to explain.
+        target: A target in any of Captum's forms.
+        integration: How to integrate.
+        keep: What to keep of the attributions.
+        most_rows: Maximum number of rows in one run of the model.
+        progress: Title of a progress bar on standard error; None for no bar.
+
+    Returns:
+        One integral for each walk: for each layer, or one for all of them where the layers add up.
+    """
+    clean = recording.forward.scores(recording.output, target)
+    count, device = recording.forward.batch_size, recording.states[0].context.device
+    labels, tolerance = path.labels([one.state for one in layer_paths]), integration.tolerance
+    total = None if tolerance is not None else integration.n_steps * count * len(labels)
+    found: list[Integral] = []
+    with tqdm(total=total, desc=progress, unit="eval", disable=progress is None) as bar:
+        chunks = Chunks(count, 1 if recording.one_by_one else most_rows, device, bar.update)
+        for walk in path.walks(recording, layer_paths, target, chunks, tolerance is not None):
+            bar.set_postfix(path=f"{len(found) + 1} of {len(labels)}")
+            found.append(
+                Adaptation(walk, tolerance, integration.n_steps, clean, keep).integral()
+                if tolerance is not None
+                else integrate(walk, *quadrature(integration.method, integration.n_steps), keep, clean)
+            )
+    return found
+
+
+def convergence_of(
+    integrals: Sequence[Integral], path: AttentionPath, layer_paths: Sequence[LayerPath], integration: Integration
+) -> Convergence:
+    """Return the convergence of these integrals, and warn of those that have not converged."""
+    found = Convergence.from_integrals(integrals)
+    found.warn(path.labels([one.state for one in layer_paths]), integration.tolerance, integration.n_steps)
+    return found
