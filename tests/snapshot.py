@@ -12,6 +12,7 @@ import torch
 import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 
+from captum_attattr.attention import backend
 from captum_attattr.attention import transformers_interface as attention
 
 
@@ -27,7 +28,7 @@ def snapshot(model: nn.Module, run: Callable[[], Any]) -> dict[str, Any]:
         "attributes": {name: sorted(vars(module)) for name, module in modules.items()},
         "own forwards": {name: vars(module).get("forward") for name, module in modules.items()},
         "hooks of all modules": _hooks(vars(torch_module)),
-        "watches and masks": (attention._watches.get(), dict(attention.masks)),
+        "watches and masks": (attention._watches.get(), dict(backend.masks)),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")),
         "output": _output(run),
     }

@@ -17,7 +17,7 @@ from snapshot import assert_same, snapshot
 
 import captum_attattr
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.attention import mask_heads, undoing
+from captum_attattr.attention import backend, mask_heads, undoing
 from captum_attattr.attention import transformers_interface as attention
 from captum_attattr.engine import module_calls
 
@@ -25,8 +25,8 @@ PACKAGE = Path(captum_attattr.__file__).parent
 FILES = {
     str(PACKAGE / f"{name}.py")
     for name in (
-        "attention/undoing", "attention/transformers_interface", "attention/masking", "engine/module_calls",
-        "engine/rows_read",
+        "attention/undoing", "attention/backend", "attention/backends", "attention/transformers_interface",
+        "attention/masking", "engine/module_calls", "engine/rows_read",
     )
 }  # fmt: skip
 assert all(Path(file).is_file() for file in FILES)
@@ -100,7 +100,7 @@ def left(model):
             list(hooks) for name, hooks in vars(torch_module).items() if "_global_forward" in name
         ],
         "implementation": model.config._attn_implementation,
-        "watches and masks": (attention._watches.get(), module_calls._forwards.get(), list(attention.masks)),
+        "watches and masks": (attention._watches.get(), module_calls._forwards.get(), list(backend.masks)),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "function modes": torch.overrides._get_current_function_mode_stack(),
         "saved tensors": torch._C._autograd._top_saved_tensors_default_hooks(True),

@@ -18,8 +18,7 @@ from tiny_classifiers import bert
 from tiny_models import FAMILIES, SMALL, Case, Family, case
 
 from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers, explain
-from captum_attattr.attention import mask_heads, remaining_heads
-from captum_attattr.attention import transformers_interface as attention
+from captum_attattr.attention import backend, mask_heads, remaining_heads
 
 __all__ = ["untouched"]
 
@@ -348,10 +347,10 @@ def test_a_mask_lasts_when_its_handle_is_dropped():
     mask_heads(c.model, HEADS)
     gc.collect()
     torch.testing.assert_close(run(c), masked, atol=1e-9, rtol=0)
-    assert attention.masks
+    assert backend.masks
     del c
     gc.collect()
-    assert not attention.masks, "a mask keeps a model alive that nobody holds"
+    assert not backend.masks, "a mask keeps a model alive that nobody holds"
 
 
 @implementations
@@ -434,7 +433,7 @@ def test_models_that_cannot_be_masked(untouched):
     c.model.config._attn_implementation = "flash_attention_2"
     with pytest.raises(UnsupportedModelError, match="sdpa"):
         mask_heads(c.model, HEADS)
-    assert not attention.masks
+    assert not backend.masks
 
 
 def test_a_layer_with_fewer_heads_than_it_should_have():

@@ -1,5 +1,10 @@
-"""Adapters to a model's attention: find its layers, watch them, replace their contexts, switch heads off."""
+"""A model's attention: find its layers, watch them, replace their contexts, switch heads off.
 
+``backend`` says what is asked of one way in which models compute attention; each has a file of its own.
+"""
+
+from captum_attattr.attention.backend import Backend
+from captum_attattr.attention.backends import attention_layers, intercepted, is_attention_layer, refuse_out_of_reach
 from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
 from captum_attattr.attention.head_numbers import (
     HeadChoice,
@@ -9,15 +14,10 @@ from captum_attattr.attention.head_numbers import (
     remaining_heads,
 )
 from captum_attattr.attention.masking import HeadMask, mask_heads
-from captum_attattr.attention.transformers_interface import (
-    attention_layers,
-    intercepted,
-    is_attention_layer,
-    refuse_out_of_reach,
-)
 
 __all__ = [
     "AttentionCall",
+    "Backend",
     "Handler",
     "HeadChoice",
     "HeadMask",

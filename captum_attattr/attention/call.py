@@ -1,86 +1,100 @@
-"""One call of an attention function: its arguments, its probabilities, its context, and the same for some queries."""
+"""A call of a layer's attention, as the engine sees it: its probabilities, values and context, and what handles it."""
 
 from __future__ import annotations
 
-import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
 
 
 class UnsupportedModelError(ValueError):
-    """The model's attention cannot be reached through transformers' attention interface."""
+    """The model's attention cannot be reached."""
 
 
 Result = tuple[Tensor, Tensor | None]
+"""The context (batch, query, head, dim) and, where the model asks for them, the attention weights."""
 Handler = Callable[["AttentionCall"], Result]
 Mask = Callable[["AttentionCall"], "AttentionCall"]
 
-# Models forbid a pair in an additive mask by -10,000, -1e9, the lowest number or infinity. The exponential of each is
-# zero in every precision, and position biases are far smaller.
-_NEVER = -9e3
+
+class Sizes(NamedTuple):
+    """The sizes of a call's attention, where a row may be a part of an example (a window, a choice, an image)."""
+
+    rows: int
+    heads: int
+    queries: int
+    keys: int
 
 
-@dataclass(frozen=True)
-class AttentionCall:
-    """One call of an attention function: its arguments, and what follows from them.
+@dataclass(frozen=True, kw_only=True)
+class AttentionCall(ABC):
+    """One call of a layer's attention. A kind of it for each :class:`Backend`.
 
-    Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads share a key and
-    value; the context is (batch, query, head, dim). Where several rows (windows) belong to one example, the results of
-    the methods have one entry for each example and the windows as further heads: (batch, window * head, ...).
+    Where several rows (windows) belong to one example, results have one entry for each example and the windows as
+    further heads: (batch, window * head, ...).
     """
 
     module: nn.Module
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    options: dict[str, Any]
-    implementation: str
-    function: Callable[..., Result]
-    """The attention function that the model looked up."""
     handlers: tuple[Handler, ...] = ()
     off: Tensor | None = None
     """(head,), True for masked heads, whose attention counts as zero even if a handler replaces it."""
     windows: int = 1
-    """Number of rows of query, key, value and mask that belong to one example: its choices, windows or images."""
+    """Number of rows that belong to one example: its choices, windows or images."""
     same_tokens: bool = False
-    """Whether queries and keys are known to be the same tokens: see :func:`same_tokens`."""
+    """Whether queries and keys are known to be the same tokens."""
 
-    def narrowed(self, queries: slice) -> AttentionCall:
+    @property
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """The sizes of the attention, by row."""
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """A tensor of the data type and on the device in which the attention is computed."""
+
+    @property
+    @abstractmethod
+    def dropout(self) -> float:
+        """The probability with which attention drops out."""
+
+    @property
+    @abstractmethod
+    def way(self) -> str:
+        """The way in which the model computes its attention, and what to try instead, for messages."""
+
+    @abstractmethod
+    def narrowed(self, queries: slice) -> Self:
         """Return the call for a range of its queries only."""
-        start, stop, _ = queries.indices(self.query.shape[2])
-        if stop - start == self.query.shape[2]:
-            return self
-        if self.mask is None and self._is_causal_without_mask():
-            places = torch.arange(self.key.shape[2], device=self.query.device)
-            mask: Tensor | None = (places[start:stop, None] >= places)[None, None]
-        else:
-            mask = _rows_of(self.mask, start, stop, self.query.shape[2], 2)
-        options = {name: _rows_of(value, start, stop, self.query.shape[2], 3) for name, value in self.options.items()}
-        return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
-    def select(self, examples: Tensor) -> AttentionCall:
+    @abstractmethod
+    def select(self, examples: Tensor) -> Self:
         """Return the call for some of the examples only."""
-        batch = len(self.query)
-        rows = (examples.unsqueeze(1) * self.windows + torch.arange(self.windows, device=examples.device)).flatten()
 
-        def picked(value: Any) -> Any:
-            # A mask or bias with three dimensions is (head, query, key); with four, the first is the batch or 1.
-            has_batch = isinstance(value, Tensor) and value.dim() == 4 and value.shape[0] == batch > 1
-            return value[rows.to(value.device)] if has_batch else value
+    @abstractmethod
+    def _computed(self) -> Result:
+        """Compute what the model itself computes, by row."""
 
-        tensors = {name: picked(getattr(self, name)) for name in ("query", "key", "value", "mask")}
-        return replace(self, **tensors, options={name: picked(value) for name, value in self.options.items()})
+    @abstractmethod
+    def _matrices(self) -> Tensor:
+        """Compute the attention probabilities, (row, head, query, key)."""
+
+    @abstractmethod
+    def _values(self) -> Tensor:
+        """Return the values, (row, head, key, dim)."""
+
+    @abstractmethod
+    def _allowed(self) -> Tensor:
+        """Return which pairs the mask allows, (row, 1 or head, query, key); with windows for each head."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(batch, head, query, key) of the attention."""
-        rows, heads, queries, _ = self.query.shape
-        return rows // self.windows, self.windows * heads, queries, self.key.shape[2]
+        rows, heads, queries, keys = self.sizes
+        return rows // self.windows, self.windows * heads, queries, keys
 
     def fold(self, context: Tensor) -> Tensor:
         """Turn a context of the attention function's shape into one with the windows of an example as further heads."""
@@ -97,7 +111,7 @@ class AttentionCall:
         return matrix.unflatten(0, (-1, self.windows)).flatten(1, 2) if self.windows > 1 else matrix
 
     def proceed(self) -> Result:
-        """Pass the call on; return the context and, if the implementation gives them, the attention weights."""
+        """Pass the call on; return the context and, if the model's own attention gives them, the attention weights."""
         context, weights = self._pass_on()
         if self.off is not None:
             context = context.masked_fill(self.off[:, None], 0)
@@ -108,20 +122,16 @@ class AttentionCall:
         if self.handlers:
             handler, *rest = self.handlers
             return handler(replace(self, handlers=tuple(rest), windows=1))
-        return self.function(self.module, self.query, self.key, self.value, self.mask, **self.options)
+        return self._computed()
 
     def probabilities(self) -> Tensor:
-        """Compute the attention probabilities (batch, head, query, key) by the model's own eager function."""
-        function = _eager_function(self.module)
-        _, weights = function(self.module, self.query, self.key, self.value, self._additive_mask(), **self.options)
-        if weights is None:
-            raise UnsupportedModelError(f"The eager attention of {type(self.module).__name__} gives no probabilities.")
-        return self._by_example(weights if self.off is None else weights.masked_fill(self.off[:, None, None], 0))
+        """Compute the attention probabilities (batch, head, query, key), as the model itself does."""
+        matrices = self._matrices()
+        return self._by_example(matrices if self.off is None else matrices.masked_fill(self.off[:, None, None], 0))
 
     def values(self) -> Tensor:
         """Return the values (batch, head, key, dim), repeated for grouped heads."""
-        groups = max(self.value.shape[1], 1)  # a layer without heads has no groups
-        return self._by_example(self.value.repeat_interleave(self.query.shape[1] // groups, dim=1))
+        return self._by_example(self._values())
 
     def pairs(self) -> Tensor:
         """Return which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
@@ -143,84 +153,3 @@ class AttentionCall:
         if self.same_tokens:
             allowed = allowed & allowed.any((1, 2)).unsqueeze(1).unsqueeze(-1)
         return self._by_example(allowed)
-
-    def _allowed(self) -> Tensor:
-        rows, heads, queries, _ = self.query.shape
-        mask = self._additive_mask()
-        if mask is None:
-            mask = self.query.new_zeros(1, 1, 1, 1)
-        heads = -1 if self.windows == 1 else heads
-        return (mask > _NEVER).expand(rows, heads, queries, self.key.shape[2])
-
-    def _additive_mask(self) -> Tensor | None:
-        mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
-        if mask is None and self._is_causal_without_mask():
-            positions = torch.arange(max(queries, keys), device=self.query.device)
-            mask = positions[:queries, None] >= positions[None, :keys]
-        if mask is None:
-            return None
-        mask = mask.reshape((1,) * (4 - mask.dim()) + mask.shape)
-        if mask.dtype != torch.bool:
-            return mask
-        additive = torch.zeros(mask.shape, dtype=self.query.dtype, device=mask.device)
-        return additive.masked_fill_(~mask, _lowest(self.query.dtype))
-
-    def _is_causal_without_mask(self) -> bool:
-        """Whether attention is causal by a flag in place of a mask, which only SDPA knows."""
-        causal = self.options.get("is_causal")
-        if causal is None:
-            causal = getattr(self.module, "is_causal", True)
-        return self.implementation == "sdpa" and bool(causal) and self.query.shape[2] > 1
-
-
-def _rows_of(value: Any, start: int, stop: int, queries: int, least: int) -> Any:
-    """Select these queries' rows of a mask or bias ((head,) query, key); anything else is returned as it is."""
-    if isinstance(value, Tensor) and value.dim() >= least and value.shape[-2] == queries > 1:
-        return value[..., start:stop, :]
-    return value
-
-
-def same_tokens(module: nn.Module, query: Tensor, key: Tensor) -> bool:
-    """Whether the queries and keys of a module's attention are known to be the same tokens.
-
-    They are if the module's forward got exactly one sequence of states (batch, token, ...), since cross-attention needs
-    two. With two sequences the answer is False, which means unknown: the second may be something else, such as
-    positions.
-    """
-    if query.shape[2] != key.shape[2]:
-        return False
-    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    if frame is None or code is None:
-        return False
-    given = [frame.f_locals.get(name) for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]]
-    of_tokens = (query.shape[0], query.shape[2])
-    return sum(isinstance(one, Tensor) and one.dim() == 3 and one.shape[:2] == of_tokens for one in given) == 1
-
-
-def _lowest(dtype: torch.dtype) -> float:
-    """Return the number that forbids a pair in an additive mask: the type's lowest, but not below that of float32.
-
-    Many models compute the softmax in float32, whatever their own type.
-    """
-    return max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
-
-
-def forward_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names that the code of a module's forward refers to."""
-    code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
-    return code.co_names if code is not None else ()
-
-
-def _eager_function(module: nn.Module) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """Return the eager attention function of the module's file, which has the model's scale, caps, sinks and biases."""
-    names = [name for name in forward_names(module) if name.endswith("eager_attention_forward")]
-    scope = inspect.unwrap(type(module).forward).__globals__
-    if len(names) != 1 or names[0] not in scope:
-        raise UnsupportedModelError(
-            f"{type(module).__name__} has no eager attention function, so its attention probabilities are unknown."
-        )
-    function: Callable[..., tuple[Tensor, Tensor | None]] = scope[names[0]]
-    return function

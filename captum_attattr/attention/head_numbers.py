@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention.transformers_interface import UnsupportedModelError, attention_layers
+from captum_attattr.attention.backends import attention_layers
+from captum_attattr.attention.call import UnsupportedModelError
 
 HeadChoice = Mapping[int, Iterable[int]] | Iterable[tuple[int, int]] | Tensor
 """Heads as {layer: [heads]}, as (layer, head) pairs, or as a boolean (layers, heads) tensor."""
@@ -35,7 +36,7 @@ class HeadNumbers:
         known = getattr(layer, _NUMBERS, None)
         if isinstance(known, cls):
             return known
-        config: Any = layer.config
+        config: Any = getattr(layer, "config", None)
         counts = [getattr(layer, name) for name in _COUNTS if isinstance(getattr(layer, name, None), int)]
         total = counts[0] if counts else getattr(config, "num_attention_heads", None)
         if not isinstance(total, int):

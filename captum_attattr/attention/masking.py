@@ -10,14 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from captum_attattr.attention.backend import masks
+from captum_attattr.attention.backends import attention_layers, refuse_out_of_reach
+from captum_attattr.attention.call import AttentionCall, UnsupportedModelError
 from captum_attattr.attention.head_numbers import HeadChoice, HeadNumbers, chosen_heads
-from captum_attattr.attention.transformers_interface import (
-    AttentionCall,
-    UnsupportedModelError,
-    attention_layers,
-    masks,
-    refuse_out_of_reach,
-)
 from captum_attattr.attention.undoing import undoing
 
 
@@ -94,13 +90,13 @@ class _Mask(NamedTuple):
             if self.sign in vars(call.module):
                 _refuse_copy(call.module)
             return call
-        remaining, heads = HeadNumbers.from_layer(call.module).remaining, call.query.shape[1]
+        remaining, heads = HeadNumbers.from_layer(call.module).remaining, call.sizes.heads
         if len(remaining) != heads:
             raise UnsupportedModelError(
                 f"{type(call.module).__name__} computes {heads} heads where {len(remaining)} were expected, so their "
                 "numbers are unknown. Prune models with prune_heads, which keeps the numbers."
             )
-        off = torch.tensor([head in masked for head in remaining], dtype=torch.bool, device=call.query.device)
+        off = torch.tensor([head in masked for head in remaining], dtype=torch.bool, device=call.like.device)
         return replace(call, off=off if call.off is None else call.off | off)
 
 

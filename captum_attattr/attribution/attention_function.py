@@ -85,6 +85,6 @@ class AttentionFunction:
 
 def _put_in(matrix: Tensor) -> Substitute:
     def substitute(call: AttentionCall) -> Tensor:
-        return (matrix.to(call.value.dtype) @ call.values()).transpose(1, 2)
+        return (matrix.to(call.like.dtype) @ call.values()).transpose(1, 2)
 
     return substitute

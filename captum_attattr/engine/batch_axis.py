@@ -79,7 +79,7 @@ def by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCal
         examples: Number of examples.
         wanted: Whether the layer is to be explained: then rows that do not fit the examples are an error.
     """
-    rows = len(call.query)
+    rows = call.sizes.rows
     if wanted:
         refuse_other_sizes(rows, type(call.module).__name__, examples)
     return replace(call, windows=rows // examples) if rows and rows % examples == 0 else call
@@ -105,7 +105,7 @@ def _pass_of(rows: Tensor, forward: Forward, layers: Sequence[nn.Module]) -> _Pa
 
     def record(call: AttentionCall) -> Result:
         result = call.proceed()
-        met.append((call.key.shape[2], result[0]))
+        met.append((call.sizes.keys, result[0]))
         return result
 
     output = modules.following(lambda: intercepted(layers, record, partial(forward, rows)))

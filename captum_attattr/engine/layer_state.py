@@ -96,8 +96,7 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
         raise ValueError(f"{state.name} computes NaN or infinite values: there is nothing to attribute.")
     if not agree(own, used, 1 / 2):
         raise UnsupportedModelError(
-            f"The attention probabilities of {state.name} do not reproduce what it computes with "
-            f"attn_implementation={call.implementation!r}. Load the model with attn_implementation='eager'."
+            f"The attention probabilities of {state.name} do not reproduce what it computes with {call.way}."
         )
     return state
 

@@ -70,7 +70,7 @@ class Recording:
         places = itertools.count()
 
         def record(call: AttentionCall) -> Result:
-            refuse_dropout(float(call.options.get("dropout") or 0.0))
+            refuse_dropout(call.dropout)
             result, wanted = call.proceed(), calls.wants(call.module)
             call = by_example(call, forward.batch_size, wanted)
             self._last, self._last_context = next(places), call.fold(result[0])
@@ -189,8 +189,8 @@ class Recording:
             place = next(places)
             if place in substitutes:
                 folded = replace(call, windows=self._windows[place])
-                if len(call.query) != len(rows) * folded.windows:
-                    refuse_other_sizes(len(call.query), type(call.module).__name__, len(rows))
+                if call.sizes.rows != len(rows) * folded.windows:
+                    refuse_other_sizes(call.sizes.rows, type(call.module).__name__, len(rows))
                 result: Result = (folded.unfold(substitutes[place](folded)), None)
             elif place == self._last and only is not None:
                 result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)

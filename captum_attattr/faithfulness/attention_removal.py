@@ -167,7 +167,7 @@ class EdgeRemoval(_AttentionRemoval):
             if self._renormalize:
                 sums = left.sum(-1, keepdim=True)
                 left = torch.where(sums > 0, left * (attention.sum(-1, keepdim=True) / sums), 0)
-            return (left.to(call.value.dtype) @ call.values()).transpose(1, 2)
+            return (left.to(call.like.dtype) @ call.values()).transpose(1, 2)
 
         return substitute
 

@@ -210,7 +210,7 @@ def _watched(layers: Sequence[nn.Module], handler: Handler, function: Callable[[
     """Call a function with the layers' attention calls passed to the handler; active dropout is refused."""
 
     def checked(call: AttentionCall) -> Result:
-        refuse_dropout(float(call.options.get("dropout") or 0.0))
+        refuse_dropout(call.dropout)
         return handler(call) if call.module in layers else call.proceed()
 
     return ModuleCalls().following(lambda: intercepted(layers, checked, function))

@@ -1,0 +1,45 @@
+"""The interface of a backend: one way in which models compute attention, and how it is found, watched and replaced."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from torch import nn
+
+from captum_attattr.attention.call import AttentionCall, Handler, Mask, Result
+
+T = TypeVar("T")
+
+masks: dict[int, Mask] = {}
+"""Functions that set ``off`` in every attention call, in all threads and before any handler gets the call.
+
+Contexts that handlers put in place are switched off as well, so that the model runs without these heads.
+"""
+
+
+class Backend(ABC):
+    """One way in which models compute attention. To add one, subclass it and list the subclass in ``backends``."""
+
+    @abstractmethod
+    def holds(self, module: nn.Module) -> bool:
+        """Whether a module is an attention layer that computes its attention in this way."""
+
+    @abstractmethod
+    def refuse_out_of_reach(self, layer: nn.Module) -> None:
+        """Raise :class:`UnsupportedModelError` if the layer's attention cannot be watched as the model is set up."""
+
+    @abstractmethod
+    def watching(self, layers: Sequence[nn.Module], handler: Handler, function: Callable[[], T]) -> T:
+        """Call a function in which every attention call of the models that hold ``layers`` goes to ``handler``.
+
+        The handler may inspect the call, ``proceed()`` with it, and return a context of its own. Of nested handlers the
+        innermost gets the call first. Only calls in this thread are handled.
+        """
+
+    def handled(self, call: AttentionCall) -> Result:
+        """Return the result of a call whose handlers are set: every attention call that is watched ends here."""
+        for mask in tuple(masks.values()):
+            call = mask(call)
+        return call.proceed()
