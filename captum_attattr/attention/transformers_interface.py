@@ -78,7 +78,7 @@ def _watching(watch: _Watch, function: Callable[[], T]) -> T:
     return function()
 
 
-@torch.compiler.disable  # handlers and masks must not be compiled into a model
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # handlers and masks must not be compiled into a model
 def _attention(
     implementation: str,
     function: Callable[..., Result],

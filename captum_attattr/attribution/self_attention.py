@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from captum._utils.typing import TargetType
@@ -30,7 +30,7 @@ from captum_attattr.engine.replay import Recording
 PathName = Literal["layerwise", "joint"]
 
 
-class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
+class SelfAttentionAttribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]  # without types
     r"""Integrated gradients over the attention probabilities of a Transformer's layers.
 
     For one layer with attention probabilities A (batch, head, query, key) and baseline A0,
@@ -95,7 +95,31 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         """True: completeness gives a measure of the integration error."""
         return True
 
-    @log_usage()
+    @overload
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], baselines: Any = ..., target: TargetType = ...,
+        additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
+        internal_batch_size: int | None = ..., return_convergence_delta: Literal[False] = ..., *,
+        attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
+        show_progress: bool = ...,
+    ) -> Tensor | list[Tensor]: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], baselines: Any = ..., target: TargetType = ...,
+        additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
+        internal_batch_size: int | None = ..., *, return_convergence_delta: Literal[True],
+        attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
+        show_progress: bool = ...,
+    ) -> tuple[Tensor | list[Tensor], Tensor | list[Tensor]]: ...  # fmt: skip
+    @overload
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor, ...], baselines: Any = ..., target: TargetType = ...,
+        additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
+        internal_batch_size: int | None = ..., return_convergence_delta: bool = ..., *,
+        attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: Reduce = ...,
+        show_progress: bool = ...,
+    ) -> Any: ...  # fmt: skip
+    @log_usage()  # type: ignore[untyped-decorator]  # Captum's
     @with_gradients(True)
     def attribute(
         self,
@@ -193,7 +217,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):
         return results, self._one_or_each([one.gap for one in integrals])
 
     @with_gradients(True)
-    def compute_convergence_delta(  # type: ignore[override]
+    def compute_convergence_delta(
         self,
         attributions: Tensor | list[Tensor],
         start_point: Any,

@@ -165,7 +165,8 @@ class Forward:
     @staticmethod
     def _select(output: Tensor, target: TargetType) -> Tensor:
         try:
-            return _select_targets(output, target)
+            selected: Tensor = _select_targets(output, target)
+            return selected
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:
             raise ValueError(
                 f"target {target!r} does not fit the forward function's output of shape {tuple(output.shape)}: {error}"

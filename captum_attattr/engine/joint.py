@@ -124,8 +124,8 @@ def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
     if len(examples) % count == 0 and torch.equal(examples, torch.arange(count).repeat(steps)):
         # All steps of an example side by side in one product, so that its matrix is not repeated.
         columns = values.unflatten(0, (steps, count)).permute(1, 2, 3, 0, 4).flatten(3)
-        product = matrices.to(columns.dtype) @ columns
-        return product.unflatten(-1, (steps, -1)).permute(3, 0, 2, 1, 4).flatten(0, 1)
+        product: Tensor = (matrices.to(columns.dtype) @ columns).unflatten(-1, (steps, -1))
+        return product.permute(3, 0, 2, 1, 4).flatten(0, 1)
     groups = [(examples == example).nonzero().flatten() for example in examples.unique()]
     products = []
     for rows in groups:

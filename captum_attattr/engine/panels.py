@@ -140,7 +140,8 @@ def interpolatory(alphas: Tensor) -> Tensor:
     values = torch.from_numpy(legendre.legvander(at, at.shape[1] - 1))
     moments = torch.zeros_like(alphas)
     moments[:, :1] = stop - start
-    return torch.linalg.solve(values.transpose(1, 2), moments)
+    weights: Tensor = torch.linalg.solve(values.transpose(1, 2), moments)
+    return weights
 
 
 def norms(walk: Walk, samples: Samples, rows: Tensor, weights: Tensor) -> Tensor:

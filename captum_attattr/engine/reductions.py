@@ -50,7 +50,8 @@ class LayerAttributions:
 
 def norm(attributions: Sequence[LayerAttributions]) -> Tensor:
     """Compute the norm of the attributions of all these layers together, one for each example."""
-    return torch.stack([layer.norm for layer in attributions]).norm(dim=0)
+    together: Tensor = torch.stack([layer.norm for layer in attributions]).norm(dim=0)
+    return together
 
 
 class Keep(NamedTuple):

@@ -53,8 +53,8 @@ class _Mode(TorchFunctionMode):
         return undoing(under_it)
 
     def _leave(self) -> None:
-        while self in _get_current_function_mode_stack():  # type: ignore[no-untyped-call]
-            _pop_mode()  # type: ignore[no-untyped-call]
+        while self in _get_current_function_mode_stack():
+            _pop_mode()
 
 
 class OnlyRows(_Mode):
@@ -135,7 +135,8 @@ class Shadows(_Mode):
 
     def _shadow_of(self, tensor: Tensor) -> Tensor:
         if tensor in self._shadows:
-            return self._shadows[tensor]
+            shadow: Tensor = self._shadows[tensor]
+            return shadow
         # A copy, as batch normalisation writes into running statistics without raising their version.
         return tensor if isinstance(tensor, torch.nn.Parameter) else tensor.clone()
 

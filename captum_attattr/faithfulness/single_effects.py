@@ -99,8 +99,9 @@ def _chosen(removable: Tensor, sample: int | None, seed: int) -> Tensor:
 
 def _mean_ranks(values: Tensor) -> Tensor:
     _, number, times = values.unique(return_inverse=True, return_counts=True)
-    last = times.cumsum(0).to(values)
-    return (last - (times.to(values) - 1) / 2)[number]
+    last: Tensor = times.cumsum(0).to(values)
+    ranks: Tensor = last - (times.to(values) - 1) / 2
+    return ranks[number]
 
 
 def _correlation(one: Tensor, other: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class AttAttr(Measure):
 
     def _of_heads(self, layer: nn.Module, scores: Tensor) -> Tensor:
         """Combine the choices, windows or images of an example, which count as further heads: (B, heads)."""
-        rows = scores.unflatten(1, (-1, len(HeadNumbers.from_layer(layer).remaining)))
+        rows: Tensor = scores.unflatten(1, (-1, len(HeadNumbers.from_layer(layer).remaining)))
         return rows.amax(1) if self.reduction == "max" else rows.sum(1)
 
 

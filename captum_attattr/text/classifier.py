@@ -202,7 +202,7 @@ class Classifier:
             if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx:
                 # RoBERTa and similar models number positions from the padding token's number + 1.
                 positions.append(module.num_embeddings - module.padding_idx - 1)
-        return min(self.tokenizer.model_max_length, *positions)
+        return min(int(self.tokenizer.model_max_length), *positions)
 
     def _batch(self, places: list[int], texts: Sequence[str], pairs: Sequence[str] | None) -> Batch:
         limit = self._longest()
