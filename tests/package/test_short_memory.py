@@ -199,7 +199,7 @@ def test_under_a_limit_of_memory():
     """32 rows would make tensors of 64 MiB each, and 32 are left."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIMITED)],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1], timeout=100,
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=100,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert 1 <= int(done.stdout.split()[-1]) < 32

@@ -20,7 +20,7 @@ from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import only_here
 from captum_attattr.triggers import attack, extract_triggers, load_triggers
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "triggers.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "triggers.py"
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed: pip install '.[tutorials]'")
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: pip install '.[tutorials]'")
 
-FOLDER = Path(__file__).parent.parent / "tutorials"
+FOLDER = Path(__file__).parents[2] / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Two minutes is what a reader is promised; a machine that does other work beside may take longer.
 SECONDS = 600

@@ -13,7 +13,7 @@ import torch
 from agreement import assert_agree
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
 
-SCRIPT = Path(__file__).parents[1] / "tutorials" / "cut_demo_model.py"
+SCRIPT = Path(__file__).parents[2] / "tutorials" / "cut_demo_model.py"
 WORDS = ["good", "bad", "film", "##s", "##ing", "play", "rare", "##est", "un", "[unused0]"]
 COUNTS = Counter({"good": 9, "bad": 7, "film": 5, "##ing": 4, "play": 4, "rare": 1})
 CHARACTERS = [*string.printable, "é", "漢"]
