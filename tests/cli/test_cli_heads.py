@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import transformers as hf
@@ -162,6 +162,11 @@ def test_bad_calls_of_heads(run, model, words, message):
 # Broken off and taken up again
 
 
+def main_in(folder, words):
+    os.chdir(folder)
+    sys.exit(main(words))
+
+
 @pytest.fixture(scope="module")
 def long_job(tmp_path_factory, model):
     """The words of a run over many batches, killed in the middle; and the state that was left."""
@@ -170,17 +175,16 @@ def long_job(tmp_path_factory, model):
     (folder / "long.tsv").write_text("sentence\tlabel\n" + rows)
     data = str(folder / "long.tsv")
     words = ["heads", "--data", data, "--model", model, "--batch-size", "1", "--measure", "taylor"]
-    job = subprocess.Popen(
-        [sys.executable, "-m", "captum_attattr.cli", *words, "--output", "cut"], cwd=folder, stdout=subprocess.DEVNULL
-    )
+    job = forked.processes.Process(target=main_in, args=(folder, [*words, "--output", "cut"]))
+    job.start()
     state = folder / "cut" / "heads.state.json"
     deadline = time.monotonic() + 120
     while not (state.exists() and json.loads(state.read_text())["batches"] >= 5):
-        assert job.poll() is None
+        assert job.is_alive()
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    job.send_signal(signal.SIGKILL)
-    job.wait()
+    job.kill()
+    job.join()
     return folder, words, state.read_bytes()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 import torch.distributed as dist
@@ -144,7 +145,7 @@ def two(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(process, args=(str(folder), port), nprocs=2)
+    mp.start_processes(process, args=(str(folder), port), nprocs=2, start_method=forked.METHOD)
     return [torch.load(folder / f"found.{rank}", weights_only=False) for rank in (0, 1)]
 
 

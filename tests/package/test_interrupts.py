@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,21 +55,23 @@ def setting():
     return model, lambda: model(ids), work
 
 
+@cache
+def watched(file, function):
+    # When mask_heads has returned and its block not begun, a mask lasts: nobody says that it is not to.
+    begun = function not in ("__enter__", "active")
+    ours = file.startswith(str(PACKAGE))
+    return begun and (file in FILES or (ours and function in FUNCTIONS))
+
+
 class Interrupt:
     """Raises KeyboardInterrupt before one of the lines is run for the n-th time; without a line it counts them."""
 
     def __init__(self, line=None, time=1):
         self.line, self.time, self.times = line, time, Counter()
 
-    def watches(self, code):
-        # When mask_heads has returned and its block not begun, a mask lasts: nobody says that it is not to.
-        begun = code.co_name not in ("__enter__", "active")
-        ours = code.co_filename.startswith(str(PACKAGE))
-        return begun and (code.co_filename in FILES or (ours and code.co_name in FUNCTIONS))
-
     def __call__(self, frame, event, argument):
         if event == "call":
-            return self if self.watches(frame.f_code) else None
+            return self if watched(frame.f_code.co_filename, frame.f_code.co_name) else None
         if event == "line":
             line = (frame.f_code.co_filename, frame.f_lineno)
             self.times[line] += 1

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import gc
-import subprocess
 import sys
-import textwrap
 import weakref
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from tiny_models import FAMILIES, case
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.engine.chunks import Chunks
@@ -170,12 +171,11 @@ def test_checks_do_not_swallow_it(call):
     assert len(calls) == call
 
 
-LIMITED = """
-    import resource
-    import torch
+def rows_under_a_limit():
+    """The most rows that were run together where 32 of them would make tensors of 64 MiB each, and 32 MiB are left."""
+    import resource  # Unix's
+
     torch.set_num_threads(1)
-    from transformers import BertConfig, BertForSequenceClassification
-    from captum_attattr import SelfAttentionAttribution, attention_layers
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50, hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=4096
@@ -186,23 +186,17 @@ LIMITED = """
     whole = method.attribute(ids, target=1, n_steps=32, internal_batch_size=1)
     rows, own = [], model.classifier.forward
     model.classifier.forward = lambda hidden: rows.append(len(hidden)) or own(hidden)
-    pages = int(open("/proc/self/statm").read().split()[0])
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 32 * 2**20, -1))
     parts = method.attribute(ids, target=1, n_steps=32)
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-5 * float(whole.abs().max()))
-    print(max(rows))
-"""
+    return max(rows)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are Linux's")
 def test_under_a_limit_of_memory():
-    """32 rows would make tensors of 64 MiB each, and 32 are left."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIMITED)],
-        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2], timeout=100,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert 1 <= int(done.stdout.split()[-1]) < 32
+    with ProcessPoolExecutor(1, mp_context=forked.processes) as pool:
+        assert 1 <= pool.submit(rows_under_a_limit).result(timeout=100) < 32
 
 
 # Nothing stays
