@@ -31,15 +31,8 @@ scores by magnitude, give ``scores.abs()``.
 """
 
 from captum_attattr.faithfulness.attention_removal import EdgeRemoval, HeadRemoval
-from captum_attattr.faithfulness.measures import (
-    FRACTIONS,
-    DeletionCurve,
-    comprehensiveness,
-    deletion_curve,
-    deletion_gap,
-    log_odds,
-    sufficiency,
-)
+from captum_attattr.faithfulness.curves import DeletionCurve, deletion_curve
+from captum_attattr.faithfulness.measures import FRACTIONS, comprehensiveness, deletion_gap, log_odds, sufficiency
 from captum_attattr.faithfulness.removal import Removal
 from captum_attattr.faithfulness.single_effects import agreement, leave_one_out
 from captum_attattr.faithfulness.token_removal import TokenRemoval

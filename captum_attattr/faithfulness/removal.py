@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 Scores = Tensor | Sequence[Tensor]
 Done = Callable[[int], object]
+
+# Maximum number of features, over all rows, that are prepared at a time: 64 MB.
+_MOST_FEATURES = 2**26
 
 
 class Removal(ABC):
@@ -44,6 +48,17 @@ class Removal(ABC):
             batch_size: Maximum number of rows in one run of the model.
             done: Called with the number of rows after each run.
         """
+
+    def run_rows(
+        self, kept: Callable[[Tensor], Tensor], examples: Tensor, batch_size: int, title: str, show_progress: bool
+    ) -> Tensor:
+        """Compute F of many rows as :meth:`outputs` does; ``kept`` makes the masks of the rows with given indices."""
+        part = max(batch_size, _MOST_FEATURES // self.removable.shape[1])
+        found = []
+        with tqdm(total=len(examples), desc=title, unit="run", disable=not show_progress) as bar:
+            for rows in torch.arange(len(examples), device=examples.device).split(part):
+                found.append(self.outputs(kept(rows), examples[rows], batch_size, bar.update))
+        return torch.cat(found)
 
     def ranked_scores(self, scores: Scores) -> Tensor:
         """Flatten scores to (B, N) and check that the score of no removable feature is NaN."""

@@ -7,12 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from captum_attattr.arguments import check_count
 from captum_attattr.faithfulness.removal import Removal, Scores
 
 Agreement = Literal["spearman", "pearson"]
-_MOST_FEATURES = 2**26
 
 
 def leave_one_out(
@@ -33,22 +32,20 @@ def leave_one_out(
         The effects in the shape of the removal's scores; NaN for features that may not be removed or were not chosen.
 
     Raises:
-        ValueError: ``sample`` is not a whole number of at least 1.
+        ValueError: ``sample`` or ``batch_size`` is not a whole number of at least 1.
     """
-    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or sample < 1):
-        raise ValueError(f"sample must be a whole number of at least 1, or None for all, got {sample!r}.")
+    check_count("sample", sample, or_none=True)
+    check_count("batch_size", batch_size)
     batch, features = removal.removable.shape
     everything = torch.arange(batch, device=removal.removable.device)
     clean = removal.outputs(torch.ones_like(removal.removable), everything, batch_size)
-    chosen = _chosen(removal.removable, sample, seed).nonzero()
+    examples, places = _chosen(removal.removable, sample, seed).nonzero().unbind(1)
+    every = torch.arange(features, device=places.device)
+    outputs = removal.run_rows(
+        lambda rows: every != places[rows, None], examples, batch_size, "Leaving one out", show_progress
+    )
     effects = torch.full((batch, features), math.nan, dtype=clean.dtype, device=clean.device)
-    slab = max(batch_size, _MOST_FEATURES // features)
-    with tqdm(total=len(chosen), desc="Leaving one out", unit="run", disable=not show_progress) as bar:
-        for examples, places in (part.unbind(1) for part in chosen.split(slab)):
-            kept = torch.ones(len(places), features, dtype=torch.bool, device=places.device)
-            kept[torch.arange(len(places)), places] = False
-            outputs = removal.outputs(kept, examples, batch_size, bar.update)
-            effects[examples, places] = clean[examples] - outputs
+    effects[examples, places] = clean[examples] - outputs
     return removal.unflatten(effects)
 
 
