@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from captum_attattr.arguments import check_count
+
 _COLUMNS = ("sentence", "pair", "label")
 
 
@@ -48,8 +50,7 @@ def read_examples(
         >>> len(read_examples(demo.REVIEWS, labelled=True, limit=10))
         10
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ValueError(f"limit must be a whole number of at least 1, got {limit!r}.")
+    check_count("limit", limit, or_none=True)
     file = Path(path)
     file = file / f"{split}.tsv" if file.is_dir() and (file / f"{split}.tsv").is_file() else file
     rows = _rows(file)

@@ -8,11 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from captum_attattr.arguments import check_choice
 from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.trials import always
-from captum_attattr.heads.measure import Measure, check_choice, scores_of
+from captum_attattr.heads.measure import Measure, scores_of
 from captum_attattr.heads.outputs import Examples
 from captum_attattr.text.model_output import Output
 

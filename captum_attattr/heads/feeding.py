@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from captum_attattr.arguments import check_count
 from captum_attattr.files.digest import Digest
 from captum_attattr.files.examples import Example, label_numbers
 from captum_attattr.text.classifier import Classifier
@@ -47,8 +48,7 @@ def feed(data: Any, model: Any, tokenizer: Any, batch_size: int) -> Feed:
         ValueError: There are no data, they are not tokenized, or a sampler already gives each process its part.
         TypeError: The data have none of these forms.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
     if isinstance(data, (str, bytes, Mapping, Tensor)) or not (isinstance(data, Iterable) or _has_items(data)):
         raise TypeError(
             "data must be a DataLoader or another iterable of batches, a data set of tokenized items, or a list of "

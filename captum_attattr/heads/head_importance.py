@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_attattr.arguments import check_choice
 from captum_attattr.attention import HeadNumbers, UnsupportedModelError, attention_layers
 from captum_attattr.engine.forward import uncompiled
 from captum_attattr.files.digest import Digest
@@ -89,8 +90,7 @@ class HeadImportance:
         model = uncompiled(model)
         if not isinstance(model, nn.Module) and layers is None:
             raise ValueError("With a function in place of a model give the layers: layers=attention_layers(model).")
-        if target not in ("gold", "next", "predicted"):
-            raise ValueError(f"Unknown target {target!r}. Choose 'gold', 'next' or 'predicted'.")
+        check_choice("target", target, ("gold", "next", "predicted"))
         self.measure = measure_of(measure)
         self._model, self._config, self._target = model, getattr(model, "config", None), target
         self._layers = list(attention_layers(model) if layers is None else layers)

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from captum_attattr.arguments import check_count
 from captum_attattr.files.records import Count, Rows, Sealed, matrix, rows, seal, unseal
 from captum_attattr.files.writing import writing
 
@@ -112,8 +113,7 @@ class Importance:
         Raises:
             ValueError: ``k`` is no whole number of at least 0.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-            raise ValueError(f"k must be a whole number of at least 0, got {k!r}.")
+        check_count("k", k, least=0)
         seen = [0] * len(self.scores)
         outside = []
         for head in self.ranking():

@@ -30,12 +30,6 @@ class Measure(ABC):
         return {"name": self.name, **(asdict(self) if is_dataclass(self) else {})}
 
 
-def check_choice(what: str, given: str, known: tuple[str, ...]) -> None:
-    """Raise ValueError if ``given`` is none of the known choices; ``what`` says what it chooses."""
-    if given not in known:
-        raise ValueError(f"Unknown {what} {given!r}. Choose one of {', '.join(map(repr, known))}.")
-
-
 def scores_of(forward: Forward, values: Tensor, target: Any, rows: Tensor | None = None) -> Tensor:
     """Select the target's value of each row, or take the mean over the gold labels."""
     if isinstance(target, GoldLabels):

@@ -27,12 +27,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import check_choice
 from captum_attattr.attention import AttentionCall, Handler, HeadNumbers, Result, intercepted
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.module_calls import ModuleCalls, refuse_dropout
 from captum_attattr.heads.ablation import Ablation
-from captum_attattr.heads.measure import Measure, check_choice, scores_of
+from captum_attattr.heads.measure import Measure, scores_of
 from captum_attattr.heads.outputs import Examples
 from captum_attattr.text.gold_labels import GoldLabels
 
@@ -202,7 +203,7 @@ def measure_of(given: str | Measure) -> Measure:
         return given
     if not isinstance(given, str):
         raise TypeError(f"measure must be a name or a Measure, got {type(given).__name__}.")
-    check_choice("measure", given, tuple(MEASURES))
+    check_choice("measure", given, list(MEASURES))
     return MEASURES[given]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import all_or_each
 from captum_attattr.attention import AttentionCall, Result, intercepted
 from captum_attattr.text.gold_labels import GoldLabels, rows_of
 from captum_attattr.text.model_output import Output
@@ -120,10 +121,7 @@ class FirstPass:
     def _numbers(self, labels: Any, count: int) -> list[int]:
         """Check labels, one for each example."""
         assert self.labels is not None
-        numbers = labels.tolist() if hasattr(labels, "tolist") else labels
-        numbers = list(numbers) if isinstance(numbers, Sequence) and not isinstance(numbers, str) else [numbers] * count
-        if len(numbers) != count:
-            raise ValueError(f"Got {len(numbers)} labels for {count} examples: give one each.")
+        numbers = all_or_each("labels", labels, "examples", count)
         for place, number in enumerate(numbers):
             if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.labels:
                 raise ValueError(

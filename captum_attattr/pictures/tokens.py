@@ -15,6 +15,7 @@ from matplotlib.text import Text
 from torch import Tensor
 
 from captum_attattr.aggregation import Normalize, TokenReduction, pair_scores
+from captum_attattr.arguments import all_or_each, check_count
 from captum_attattr.pictures.signed_map import (
     letters,
     name_rows_and_columns,
@@ -65,11 +66,7 @@ def token_records(
     for explanation in several:
         if not isinstance(explanation, Explanation):
             raise TypeError(f"Token scores need explanations, as explain() returns them; got {_kind(explanation)}.")
-    given: Any = true_labels
-    given = given.tolist() if hasattr(given, "tolist") else given  # tensors and arrays
-    truths = [given] * len(several) if given is None or isinstance(given, (str, int)) else list(given)
-    if len(truths) != len(several):
-        raise ValueError(f"Got {len(truths)} true labels for {len(several)} explanations: give one each.")
+    truths = all_or_each("true labels", true_labels, "explanations", len(several))
     return [_record(e, reduction, special, truth) for e, truth in zip(several, truths, strict=True)]
 
 
@@ -168,8 +165,7 @@ def visualize_token_pairs(
         >>> axes.get_title()
         "Attribution of each token pair for the probability of 'positive', layer 5, head 0"
     """
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
-        raise ValueError(f"most must be a whole number of at least 1, got {most!r}.")
+    check_count("most", most)
     scores = _pairs(explanation, layer, head, normalize).numpy()
     magnitude = np.abs(scores)
     rows, columns = strongest(magnitude.sum(1), most), strongest(magnitude.sum(0), most)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr import aggregation
+from captum_attattr.arguments import check_choice
 from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.text.card import Prediction, card
 from captum_attattr.text.explanation_files import TENSORS, read_explanation, write_explanation
@@ -263,8 +264,7 @@ def _weights(attributions: Tensor, attention: Tensor, kind: str) -> Tensor:
         "negative": attributions.neg().clamp(min=0),
         "attention": attention,
     }
-    if kind not in kinds:
-        raise ValueError(f"Unknown kind {kind!r}. Choose 'magnitude', 'positive', 'negative' or 'attention'.")
+    check_choice("kind", kind, list(kinds))
     if kind == "attention":
         return attention
     largest = attributions.abs().amax((1, 2, 3), keepdim=True)

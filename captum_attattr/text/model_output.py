@@ -16,6 +16,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_attattr.arguments import check_choice
+
 Kind = Literal["probability", "logit", "given"]
 
 KINDS: tuple[Kind, ...] = ("probability", "logit", "given")
@@ -81,8 +83,8 @@ def output_of(kind: Kind | None, model: Any) -> Output:
     Raises:
         ValueError: There is no such kind.
     """
-    if kind not in (None, *KINDS):
-        raise ValueError(f"Unknown output {kind!r}. Choose {', '.join(map(repr, KINDS[:-1]))} or {KINDS[-1]!r}.")
+    if kind is not None:
+        check_choice("output", kind, KINDS)
     problem = getattr(getattr(model, "config", None), "problem_type", None)
     if problem == "regression":
         return Output("given", regression=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
+
+from captum_attattr.arguments import all_or_each, one_each
 
 Target = int | str | None
 
@@ -26,10 +28,10 @@ class Request:
             TypeError: A text is no string.
         """
         texts = _texts(text, "text")
-        pairs = None if text_pair is None else _texts(text_pair, "text_pair")
-        if pairs is not None and len(pairs) != len(texts):
-            raise ValueError(f"Got {len(pairs)} second texts for {len(texts)} texts: give one each.")
-        return cls(texts, pairs, _one_each(target, len(texts)))
+        pairs = None
+        if text_pair is not None:
+            pairs = one_each("second texts", _texts(text_pair, "text_pair"), "texts", len(texts))
+        return cls(texts, pairs, _targets(target, len(texts)))
 
 
 def _texts(given: Any, name: str) -> list[str]:
@@ -49,12 +51,9 @@ def _texts(given: Any, name: str) -> list[str]:
     return texts
 
 
-def _one_each(target: Any, count: int) -> list[Target]:
-    target = target.tolist() if hasattr(target, "tolist") else target  # tensors and arrays
-    if target is None or isinstance(target, (int, str)):
-        return [target] * count
-    if not isinstance(target, Sequence):
-        raise TypeError(f"target must be a label's number or name, or a list of them, got {type(target).__name__}.")
-    if len(target) != count:
-        raise ValueError(f"Got {len(target)} targets for {count} texts: give one each, or one for all.")
-    return list(target)
+def _targets(given: Any, count: int) -> list[Target]:
+    targets = all_or_each("targets", given, "texts", count)
+    for target in targets:
+        if not isinstance(target, Target):
+            raise TypeError(f"A target must be a label's number or name, or None, got {type(target).__name__}.")
+    return targets

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from captum_attattr.aggregation import stack_layers
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.tree.growth import only_reader
 
-T = TypeVar("T")
 Root = int | Literal["auto", "none"]
 
 
@@ -37,18 +36,6 @@ def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
     if not stacked.isfinite().all():
         raise ValueError("Attributions hold NaN or infinite values.")
     return stacked.sum(1, dtype=torch.float64).cpu()
-
-
-def one_each(name: str, given: Iterable[T], count: int) -> list[T]:
-    """Return a list and check that it has ``count`` entries.
-
-    Raises:
-        ValueError: There are more or fewer.
-    """
-    found = list(given)
-    if len(found) != count:
-        raise ValueError(f"Got {len(found)} {name} for attributions of {count}: give one each.")
-    return found
 
 
 def fraction(name: str, value: float) -> float:

@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_attattr.arguments import check_choice, one_each
 from captum_attattr.pictures.signed_map import new_figure, shown
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.tree.arguments import (
     Root,
     explained_name,
     fraction,
-    one_each,
     root_of,
     sentences_of,
     sum_over_heads,
@@ -132,13 +132,14 @@ class AttributionTree:
             attributions = attributions.attributions
         summed = sum_over_heads(attributions)
         depth, count = summed.shape[:2]
-        self.tokens = one_each("tokens", [str(n) for n in range(count)] if tokens is None else tokens, count)
+        tokens = [str(place) for place in range(count)] if tokens is None else tokens
+        self.tokens = one_each("tokens", tokens, "rows of attributions", count)
         self.names = self.tokens if names is None else names
         """Unique names of the tokens."""
-        self.layers = one_each("layers", range(depth) if layers is None else layers, depth)
+        self.layers = one_each("layers", range(depth) if layers is None else layers, "layers of attributions", depth)
         if any(below >= layer for below, layer in pairwise(self.layers)):
             raise ValueError(f"layers must go from the lowest to the top one, got {self.layers}.")
-        self.segments = None if segments is None else one_each("segments", segments, count)
+        self.segments = None if segments is None else one_each("segments", segments, "tokens", count)
         """The sentence of a pair to which each token belongs; None if it is not known."""
         self.root = root_of(root, summed)
         """Position of the token that the classifier reads, None if there is no such token."""
@@ -275,6 +276,7 @@ def _grown(
     attributions: Tensor, root: int | None, scale: Scale, tau: float | None, top_tau: float | None
 ) -> tuple[Grown, float]:
     """Grow the tree on a scale: returns it and its threshold."""
+    check_choice("scale", scale, ("total", "layer"))
     if scale == "total":
         if top_tau is not None:
             raise ValueError(
@@ -282,10 +284,8 @@ def _grown(
             )
         least = fraction("tau", 0.02 if tau is None else tau)
         return grow_by_attribution(attributions, root, least), least
-    if scale == "layer":
-        least = fraction("tau", 0.4 if tau is None else tau)
-        return grow_by_layer(attributions, root, least, fraction("top_tau", 0.0 if top_tau is None else top_tau)), least
-    raise ValueError(f"Unknown scale {scale!r}. Choose 'total' or 'layer'.")
+    least = fraction("tau", 0.4 if tau is None else tau)
+    return grow_by_layer(attributions, root, least, fraction("top_tau", 0.0 if top_tau is None else top_tau)), least
 
 
 def _notes(explanation: Explanation, scale: Scale) -> list[str]:

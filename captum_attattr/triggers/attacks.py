@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from captum_attattr.arguments import check_count
 from captum_attattr.files.examples import Example, label_numbers
 from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers.patterns import Trigger, apply_trigger
@@ -173,6 +174,5 @@ def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> 
         raise ValueError("Some examples have a second text and some have none: give single texts or pairs.")
     if classifier.output == "given" or len(classifier.labels) < 2:
         raise ValueError("The model has one label, or none (regression): triggers need at least two classes.")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
     return checked

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from captum_attattr.arguments import check_count
 from captum_attattr.attribution import Integration, convergence_of, integrals_along
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layerwise import Layerwise
@@ -81,8 +82,7 @@ def extract_triggers(
         ['negative', 'positive']
     """
     classifier = Classifier(model, tokenizer, "probability")
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-        raise ValueError(f"top must be a whole number of at least 1, or None for all, got {top!r}.")
+    check_count("top", top, or_none=True)
     batches = each_pattern(examples, classifier, second_pair, n_steps, batch_size, show_progress=show_progress)
     found = [trigger for batch in batches for trigger in batch.values() if trigger is not None]
     return strongest(found, classifier.labels, top, threshold)
