@@ -38,10 +38,9 @@ from store import Store
 from tqdm import tqdm
 from triggers_report import METHODS, OURS, PAIR, SHAPE, TOKENS, WORD, draw, summary, table
 
-from captum_attattr.files.examples import Example, read_examples
+from captum_attattr.files.examples import Example, read_examples, texts_and_pairs
 from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers import Trigger, attack, extract_triggers
-from captum_attattr.triggers.attacks import in_batches
 from captum_attattr.triggers.extraction import strongest, token_words
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,7 +58,7 @@ def by_attention(examples: Sequence[Example], classifier: Classifier, args: argp
 def by_tokens(examples: Sequence[Example], classifier: Classifier, args: argparse.Namespace) -> list[Trigger]:
     found = []
     with tqdm(total=len(examples), desc="Integrated gradients", unit="text") as bar:
-        for batch in in_batches(classifier, examples, 8):
+        for batch in classifier.batches(*texts_and_pairs(examples), 8):
             attributions, predicted = integrated_gradients(batch, classifier, args.token_steps)
             for row, place in enumerate(batch.places):
                 scores = attributions[row, : len(batch.tokens[row])].masked_fill(

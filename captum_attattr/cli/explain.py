@@ -13,7 +13,7 @@ from typing import Any
 from captum_attattr.cli.terminal import count, printable, writable
 from captum_attattr.engine.path_kinds import PATHS
 from captum_attattr.engine.quadrature import METHODS
-from captum_attattr.files.examples import read_examples
+from captum_attattr.files.examples import read_examples, texts_and_pairs
 from captum_attattr.files.writing import writing
 from captum_attattr.pictures.explanations import visualize_explanation
 from captum_attattr.report import Report, bokeh_source
@@ -194,9 +194,7 @@ def _read(options: argparse.Namespace) -> tuple[list[str], list[str] | None]:
         return options.text, options.pair
     if options.text or options.pair:
         raise ValueError("give texts on the command line or --file, not both.")
-    examples = read_examples(options.file)
-    pairs = [example.text_pair or "" for example in examples]
-    return [example.text for example in examples], pairs if examples[0].text_pair is not None else None
+    return texts_and_pairs(read_examples(options.file))
 
 
 def _check_page() -> None:

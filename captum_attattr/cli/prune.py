@@ -7,14 +7,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from captum_attattr.attention import HeadNumbers, attention_layers
 from captum_attattr.cli.heads import add_data
 from captum_attattr.cli.terminal import count, printable, writable
-from captum_attattr.files.examples import Example, label_numbers, read_examples
+from captum_attattr.files.examples import Example, read_examples
 from captum_attattr.heads.importance import Importance
 from captum_attattr.pruning import prune_heads, save_pruned
+from captum_attattr.text.accuracy import Accuracy
 from captum_attattr.text.classifier import Classifier
 from captum_attattr.text.model_loading import quiet
 
@@ -112,16 +111,9 @@ def _figures(classifier: Classifier, examples: Sequence[Example] | None) -> dict
 
 
 def _accuracy(classifier: Classifier, examples: Sequence[Example]) -> float:
-    if classifier.output == "given" or len(classifier.labels) < 2:
+    if not classifier.has_classes:
         raise ValueError("The model has one label, or none (regression), and so no accuracy: leave --data out.")
-    labels = label_numbers(examples, classifier.labels)
-    pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
-    right = 0
-    with torch.inference_mode():
-        for batch in classifier.batches([example.text for example in examples], pairs, 32):
-            found = classifier.outputs(*batch.inputs).argmax(-1).tolist()
-            right += sum(labels[place] == one for place, one in zip(batch.places, found, strict=True))
-    return right / len(examples)
+    return Accuracy.from_examples(classifier, examples).total
 
 
 def _describe(found: dict[str, Any], examples: int) -> str:

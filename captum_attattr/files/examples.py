@@ -85,6 +85,12 @@ def label_numbers(examples: Sequence[Example], labels: Sequence[str]) -> list[in
     return [names[str(example.label)] for example in examples]
 
 
+def texts_and_pairs(examples: Sequence[Example]) -> tuple[list[str], list[str] | None]:
+    """Return the examples' texts, and their second texts if they are pairs, as the first example is or is not."""
+    pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
+    return [example.text for example in examples], pairs
+
+
 def _rows(file: Path) -> list[tuple[int, dict[str, str | None]]]:
     try:
         with open(file, encoding="utf-8-sig", newline="") as lines:

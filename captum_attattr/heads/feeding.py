@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from captum_attattr.arguments import check_count
 from captum_attattr.files.digest import Digest
-from captum_attattr.files.examples import Example, label_numbers
+from captum_attattr.files.examples import Example, label_numbers, texts_and_pairs
 from captum_attattr.text.classifier import Classifier
 from captum_attattr.text.gold_labels import NO_LABEL
 
@@ -84,13 +84,18 @@ def _pairs(batches: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
     """Yield (inputs, labels) from a loader's batches, which are mappings with labels or (inputs, labels)."""
     for batch in batches:
         if isinstance(batch, Mapping):
-            labels = [batch[name] for name in LABELS if name in batch]
-            yield {name: batch[name] for name in batch if name not in LABELS}, labels[0] if labels else None
+            yield split_labels(batch)
         elif isinstance(batch, (tuple, list)) and len(batch) == 2:
             yield batch[0], batch[1]
         else:
             kind = f"{len(batch)} parts" if isinstance(batch, (tuple, list)) else type(batch).__name__
             raise TypeError(f"A batch must be a mapping (with 'labels' in it), or (inputs, labels); got {kind}.")
+
+
+def split_labels(batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """Return the inputs in a batch without its labels, and the labels; None if there are none."""
+    labels = [batch[name] for name in LABELS if name in batch]
+    return {name: batch[name] for name in batch if name not in LABELS}, labels[0] if labels else None
 
 
 def _of_texts(data: Sequence[Any], model: Any, tokenizer: Any, batch_size: int) -> Feed:
@@ -100,10 +105,9 @@ def _of_texts(data: Sequence[Any], model: Any, tokenizer: Any, batch_size: int) 
     examples = [one if isinstance(one, Example) else _example(one) for one in data]
     several = len(classifier.labels) > 1
     labels = label_numbers(examples, classifier.labels) if several and examples[0].label is not None else None
-    pairs = [example.text_pair or "" for example in examples] if examples[0].text_pair is not None else None
 
     def batches() -> Iterator[tuple[Any, Any]]:
-        for batch in classifier.batches([example.text for example in examples], pairs, batch_size):
+        for batch in classifier.batches(*texts_and_pairs(examples), batch_size):
             yield batch.inputs, None if labels is None else [labels[place] for place in batch.places]
 
     digest = Digest()

@@ -19,7 +19,7 @@ from captum_attattr.engine.forward import uncompiled
 from captum_attattr.files.digest import Digest
 from captum_attattr.files.records import Record, checked
 from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
-from captum_attattr.heads.feeding import LABELS, Feed, feed
+from captum_attattr.heads.feeding import Feed, feed, split_labels
 from captum_attattr.heads.importance import Importance
 from captum_attattr.heads.measure import Measure
 from captum_attattr.heads.measures import measure_of
@@ -113,9 +113,8 @@ class HeadImportance:
             ValueError: Labels are missing or not the model's, dropout is active, or the output is NaN.
         """
         if isinstance(batch, Mapping):
-            labels = [batch[name] for name in LABELS if name in batch]
-            target = labels[0] if labels and target is None else target
-            batch = {name: value for name, value in batch.items() if name not in LABELS}
+            batch, labels = split_labels(batch)
+            target = labels if target is None else target
         self._add(batch, target, None)
 
     def run(

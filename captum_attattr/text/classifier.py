@@ -109,6 +109,11 @@ class Classifier:
         """The kind of F: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
         return self._explained.kind
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the model predicts one or several of at least two labels; a regression model predicts numbers."""
+        return self.output != "given" and len(self.labels) > 1
+
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Compute each label's probability from the result of :meth:`outputs`; for a regression, return that result."""
         return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs

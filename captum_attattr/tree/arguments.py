@@ -67,13 +67,6 @@ def root_of(root: Root, attributions: Tensor) -> int | None:
     return root % count
 
 
-def explained_name(explanation: Explanation) -> str:
-    """Return the name of the explained output."""
-    if len(explanation.labels) == 1:
-        return "output"
-    return f"{explanation.settings['output']} of {explanation.label!r}"
-
-
 def sentences_of(explanation: Explanation) -> list[int | None] | None:
     """Return each token's sentence, None for tokens that the tokenizer added; None if the sentences are not known."""
     start = explanation.second_text_start

@@ -17,7 +17,6 @@ from captum_attattr.pictures.signed_map import new_figure, shown
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.tree.arguments import (
     Root,
-    explained_name,
     fraction,
     root_of,
     sentences_of,
@@ -127,7 +126,7 @@ class AttributionTree:
             if tokens is not None or layers is not None:
                 raise ValueError("An explanation has tokens and layers of its own: leave tokens and layers out.")
             segments = sentences_of(attributions) if segments is None else segments
-            self._what, self._notes = explained_name(attributions), _notes(attributions, scale)
+            self._what, self._notes = attributions.explained, _notes(attributions, scale)
             tokens, names, layers = attributions.tokens, attributions.token_names, attributions.layers
             attributions = attributions.attributions
         summed = sum_over_heads(attributions)

@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from captum_attattr.arguments import check_count
-from captum_attattr.files.examples import Example, label_numbers
-from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.files.examples import Example
+from captum_attattr.text.accuracy import Accuracy
+from captum_attattr.text.classifier import Classifier
 from captum_attattr.triggers.patterns import Trigger, apply_trigger
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """The accuracy of a model for each class.
-
-    Example:
-        >>> from captum_attattr.triggers import Accuracy
-        >>> accuracy = Accuracy(("no", "yes"), (40, 60), (30, 60))
-        >>> accuracy.total, accuracy.per_class(), accuracy.without("yes")
-        (0.9, {'no': 0.75, 'yes': 1.0}, 0.75)
-    """
-
-    labels: tuple[str, ...]
-    counts: tuple[int, ...]
-    """Number of examples of each class."""
-    right: tuple[int, ...]
-    """Number of those that are predicted correctly."""
-
-    @property
-    def total(self) -> float:
-        """The accuracy over all examples."""
-        return sum(self.right) / sum(self.counts)
-
-    def per_class(self) -> dict[str, float]:
-        """Return the accuracy of each class that has examples."""
-        rows = zip(self.labels, self.counts, self.right, strict=True)
-        return {label: right / count for label, count, right in rows if count}
-
-    def without(self, label: str) -> float | None:
-        """Return the accuracy over all other classes, which a trigger of this class attacks; None without examples."""
-        others = [number for number, own in enumerate(self.labels) if own != label and self.counts[number]]
-        return sum(self.right[n] for n in others) / sum(self.counts[n] for n in others) if others else None
 
 
 @dataclass(frozen=True)
@@ -115,44 +82,23 @@ def attack(
         raise ValueError("triggers is an empty list: give at least one, or extract some with a lower threshold.")
     if classifier.model.training:
         raise ValueError("The model is in training mode, where dropout makes predictions random: call model.eval().")
-    gold = label_numbers(checked, classifier.labels)
     with tqdm(
         total=len(checked) * (1 + len(triggers)), desc="Attacking", unit="text", disable=not show_progress
     ) as bar:
         runs = [checked, *([_attacked(example, trigger) for example in checked] for trigger in triggers)]
-        accuracies = [_accuracy(classifier, run, gold, batch_size, bar) for run in runs]
-    return AttackResult(accuracies[0], tuple(accuracies[1:]), tuple(triggers))
+        before, *after = [Accuracy.from_examples(classifier, run, batch_size, bar.update) for run in runs]
+    return AttackResult(before, tuple(after), tuple(triggers))
 
 
 def _attacked(example: Example, trigger: Trigger) -> Example:
     if example.text_pair is None:
-        return Example(apply_trigger(example.text, trigger))
-    return Example(*apply_trigger(example.text, trigger, example.text_pair))
-
-
-@torch.no_grad()
-def _accuracy(
-    classifier: Classifier, examples: Sequence[Example], gold: Sequence[int], batch_size: int, bar: Any
-) -> Accuracy:
-    count = len(classifier.labels)
-    right = [0] * count
-    for batch in in_batches(classifier, examples, batch_size):
-        predicted = classifier.outputs(*batch.inputs).argmax(-1).tolist()
-        for place, guess in zip(batch.places, predicted, strict=True):
-            right[guess] += guess == gold[place]
-        bar.update(len(batch.places))
-    return Accuracy(tuple(classifier.labels), tuple(gold.count(number) for number in range(count)), tuple(right))
+        return replace(example, text=apply_trigger(example.text, trigger))
+    text, text_pair = apply_trigger(example.text, trigger, example.text_pair)
+    return replace(example, text=text, text_pair=text_pair)
 
 
 def _accuracy_to_dict(accuracy: Accuracy) -> dict[str, Any]:
     return {"total": accuracy.total, "per_class": accuracy.per_class(), "right": list(accuracy.right)}
-
-
-def in_batches(classifier: Classifier, examples: Sequence[Example], batch_size: int) -> Iterator[Batch]:
-    """Yield the examples in batches, in an order that depends only on them."""
-    texts, pairs = [example.text for example in examples], [example.text_pair for example in examples]
-    seconds = None if pairs[0] is None else [pair for pair in pairs if pair is not None]
-    return classifier.batches(texts, seconds, batch_size)
 
 
 def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> list[Example]:
@@ -172,7 +118,7 @@ def checked_examples(examples: Any, classifier: Classifier, batch_size: Any) -> 
         raise ValueError("examples is an empty list: give at least one.")
     if len({example.text_pair is None for example in checked}) > 1:
         raise ValueError("Some examples have a second text and some have none: give single texts or pairs.")
-    if classifier.output == "given" or len(classifier.labels) < 2:
+    if not classifier.has_classes:
         raise ValueError("The model has one label, or none (regression): triggers need at least two classes.")
     check_count("batch_size", batch_size)
     return checked

@@ -30,9 +30,9 @@ from captum_attattr.attribution import Integration, convergence_of, integrals_al
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layerwise import Layerwise
 from captum_attattr.engine.reductions import Keep
-from captum_attattr.files.examples import Example
+from captum_attattr.files.examples import Example, texts_and_pairs
 from captum_attattr.text.classifier import Batch, Classifier
-from captum_attattr.triggers.attacks import checked_examples, in_batches
+from captum_attattr.triggers.attacks import checked_examples
 from captum_attattr.triggers.patterns import Trigger
 
 # Many tokenizers split at an apostrophe inside a word, but "don't" is one word.
@@ -112,7 +112,7 @@ def each_pattern(
             "needed to find their words: use a fast tokenizer (AutoTokenizer gives one if there is one)."
         )
     with tqdm(total=len(checked), desc="Finding triggers", unit="text", disable=not show_progress) as bar:
-        for batch in in_batches(classifier, checked, batch_size):
+        for batch in classifier.batches(*texts_and_pairs(checked), batch_size):
             if not set(batch.places) <= set(done):
                 yield _patterns(classifier, batch, [checked[place] for place in batch.places], second_pair, n_steps)
             bar.update(len(batch.places))
