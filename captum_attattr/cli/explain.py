@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from captum_attattr.cli.terminal import count, printable, writable
+from captum_attattr.cli.options import add_explained, add_model, add_output, count, new_command
+from captum_attattr.cli.terminal import printable, writable
 from captum_attattr.engine.path_kinds import PATHS
 from captum_attattr.engine.quadrature import METHODS
 from captum_attattr.files.examples import read_examples, texts_and_pairs
@@ -38,21 +39,21 @@ _PAGE = "explanations.html"
 
 def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "explain",
         help="which token pairs and heads a prediction rests on",
         description="Explain a text classifier's prediction: attributions of token pairs, head by head.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("text", nargs="*", help="texts to explain")
     parser.add_argument("--pair", action="append", metavar="TEXT", help="second text of a pair, one for each text")
     parser.add_argument(
         "--file", metavar="TSV", help="read texts from a TSV file: column 'sentence', and 'pair' if there"
     )
-    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    add_model(parser)
     parser.add_argument("--target", metavar="LABEL", help="label to explain, name or number (default: the predicted)")
-    parser.add_argument("--logit", action="store_true", help="explain the label's logit instead of its probability")
+    add_explained(parser)
     parser.add_argument(
         "--path",
         choices=tuple(PATHS),
@@ -81,9 +82,7 @@ def add(commands: Any) -> None:
         "--top", type=count, default=8, metavar="K", help="how many pairs and heads to print (default: 8)"
     )
     parser.add_argument("--no-special", action="store_true", help="leave out pairs with special tokens ([CLS], [SEP])")
-    parser.add_argument(
-        "--output", metavar="FOLDER", default="explanations", help="folder for files (default: %(default)s)"
-    )
+    add_output(parser, "explanations")
     parser.add_argument(
         "--html",
         action="store_true",
@@ -102,7 +101,7 @@ def _explain(options: argparse.Namespace) -> None:
     folder = writable(options.output)
     if options.html:
         _check_page()
-    classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
+    classifier = Classifier(options.model, None, options.explain)
     explainer = Explainer(classifier, None, options.path, settings)
     answers: dict[int, Any] = {}
     saved: dict[int, Path] = {}

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captum_attattr.cli.terminal import count, printable, writable
+from captum_attattr.cli.options import add_data, add_explained, add_model, add_output, count, new_command
+from captum_attattr.cli.terminal import printable, writable
 from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import writing
 from captum_attattr.heads import MEASURES
@@ -34,15 +35,15 @@ _WIDEST = 16
 
 def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "heads",
         help="how much each head matters over a data set",
         description="Measure how much each attention head of a text classifier matters, over labelled texts.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data(parser, required=True, split="dev")
-    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    add_model(parser)
     parser.add_argument(
         "--measure",
         choices=MEASURES,
@@ -53,25 +54,12 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--target", choices=("gold", "predicted"), default="gold", help="label whose output counts (default: gold)"
     )
-    parser.add_argument("--logit", action="store_true", help="the label's logit instead of its probability")
+    add_explained(parser)
     parser.add_argument("--batch-size", type=count, default=16, metavar="N", help="texts at a time (default: 16)")
     parser.add_argument("--top", type=count, default=8, metavar="K", help="how many heads to list (default: 8)")
-    parser.add_argument("--output", metavar="FOLDER", default="heads", help="folder for files (default: %(default)s)")
+    add_output(parser, "heads")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_heads)
-
-
-def add_data(parser: argparse.ArgumentParser, *, required: bool, split: str) -> None:
-    """Add the options that choose labelled texts."""
-    parser.add_argument(
-        "--data",
-        required=required,
-        metavar="FILE_OR_FOLDER",
-        help="labelled texts: a TSV file with the columns 'sentence' and 'label', and 'pair' if there, or a folder",
-    )
-    parser.add_argument("--split", default=split, help="which file of a folder, SPLIT.tsv (default: %(default)s)")
-    parser.add_argument("--limit", type=count, metavar="N", help="take a random choice of N texts")
-    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
 
 
 def _heads(options: argparse.Namespace) -> None:
@@ -79,7 +67,7 @@ def _heads(options: argparse.Namespace) -> None:
     labelled = options.target == "gold"
     examples = read_examples(options.data, options.split, labelled=labelled, limit=options.limit, seed=options.seed)
     with joined() as device:
-        classifier = Classifier(options.model, None, "logit" if options.logit else "probability")
+        classifier = Classifier(options.model, None, options.explain)
         scorer = HeadImportance(
             classifier.model.to(device), measure=options.measure, output=classifier.output, target=options.target
         )

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from captum_attattr.attention import HeadNumbers, attention_layers
-from captum_attattr.cli.heads import add_data
-from captum_attattr.cli.terminal import count, printable, writable
+from captum_attattr.cli.options import add_data, add_model, add_output, count, fraction, new_command
+from captum_attattr.cli.terminal import printable, writable
 from captum_attattr.files.examples import Example, read_examples
 from captum_attattr.heads.importance import Importance
 from captum_attattr.pruning import prune_heads, save_pruned
@@ -30,18 +30,18 @@ importance of heads --measure taylor, with each layer's scores normalised, kept 
 
 def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "prune",
         help="cut the least important heads out",
         description="Cut the least important attention heads out of a text classifier, and save what is left.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--importance", required=True, metavar="JSON", help="the file of captum-attattr heads for this model"
     )
     wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--keep", type=_fraction, metavar="FRACTION", help="fraction of all heads to keep")
+    wanted.add_argument("--keep", type=fraction, metavar="FRACTION", help="fraction of all heads to keep")
     wanted.add_argument("--top", type=count, metavar="K", help="keep the K most important heads of each layer")
     parser.add_argument(
         "--normalize",
@@ -49,23 +49,11 @@ def add(commands: Any) -> None:
         default=True,
         help="with --keep: divide each layer's scores by their norm before heads are compared (default: yes)",
     )
-    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
+    add_model(parser)
     add_data(parser, required=False, split="test")
-    parser.add_argument(
-        "--output", metavar="FOLDER", default="pruned", help="folder for the model (default: %(default)s)"
-    )
+    add_output(parser, "pruned", "the model")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.set_defaults(run=_prune)
-
-
-def _fraction(word: str) -> float:
-    try:
-        fraction = float(word)
-    except ValueError:
-        fraction = -1.0
-    if not 0 <= fraction <= 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
-    return fraction
 
 
 def _prune(options: argparse.Namespace) -> None:

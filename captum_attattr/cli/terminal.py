@@ -1,18 +1,10 @@
-"""Common parts of the commands: numbers as arguments, printable characters, output folders."""
+"""The terminal and the output folder: characters that can be printed, a folder that can be written."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
-
-
-def count(word: str) -> int:
-    """Parse a whole number of at least 1 from the command line."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of at least 1")
-    return int(word)
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from captum_attattr.cli.terminal import count, printable, writable
+from captum_attattr.cli.options import add_choice_of_texts, add_model, add_output, count, new_command
+from captum_attattr.cli.terminal import printable, writable
 from captum_attattr.files.examples import Example, label_numbers, read_examples
 from captum_attattr.files.records import Count, Sealed, seal, unseal
 from captum_attattr.files.writing import only_here, writing
@@ -36,12 +37,12 @@ same command continues an interrupted run, and another --top, --threshold or --a
 
 def add(commands: Any) -> None:
     """Add the command to the parser's commands."""
-    parser = commands.add_parser(
+    parser = new_command(
+        commands,
         "triggers",
         help="words that predictions rest on, and their effect in other texts",
         description="Find the words that a classifier's predictions rest on, and try them on other texts.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--data",
@@ -49,9 +50,8 @@ def add(commands: Any) -> None:
         metavar="FILE_OR_FOLDER",
         help="texts to search: a TSV file with the column 'sentence', and 'pair' if there, or a folder with train.tsv",
     )
-    parser.add_argument("--model", metavar="NAME_OR_FOLDER", help="classification model (default: the bundled one)")
-    parser.add_argument("--limit", type=count, metavar="N", help="search a random choice of N texts")
-    parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
+    add_model(parser)
+    add_choice_of_texts(parser, "search a random choice of N texts")
     parser.add_argument(
         "--min-words", type=count, default=1, metavar="N", help="leave out texts of fewer words (SST-2 has phrases)"
     )
@@ -66,9 +66,7 @@ def add(commands: Any) -> None:
         help="texts with labels to try the triggers on: a TSV file with the columns 'sentence' and 'label', and "
         "'pair' if there, or a folder with test.tsv",
     )
-    parser.add_argument(
-        "--output", metavar="FOLDER", default="triggers", help="folder for files (default: %(default)s)"
-    )
+    add_output(parser, "triggers")
     parser.set_defaults(run=_triggers)
 
 

@@ -188,7 +188,9 @@ def test_json_of_several_texts_is_a_list_in_their_order(run, model):
 HOW = {
     "target by name": (["--target", "sad"], {"target": "sad"}, {}),
     "target by number": (["--target", "2"], {"target": "glad"}, {}),
-    "logit": (["--logit"], {}, {"output": "logit"}),
+    "logit": (["--explain", "logit"], {}, {"output": "logit"}),
+    "probability": (["--explain", "probability"], {}, {"output": "probability"}),
+    "logit, as it was spelled before": (["--logit"], {}, {"output": "logit"}),
     "joint path": (["--path", "joint"], {}, {"path": "joint"}),
     "rule": (["--method", "riemann_middle"], {}, {"method": "riemann_middle"}),
     "steps": (["--steps", "3"], {}, {"n_steps": 3}),
@@ -249,14 +251,14 @@ def test_too_few_steps_are_owned_up_to(run, model):
 
 
 def test_the_joint_path_has_one_line(run, model):
-    _, out, _ = run("a warm film", "--model", model, "--path", "joint", "--logit", "--target", "glad")
+    _, out, _ = run("a warm film", "--model", model, "--path", "joint", "--explain", "logit", "--target", "glad")
     assert "without all attention + all attributions = logit of 'glad' (error " in out
     assert out.count("all layers  ") == 1
     assert "layer 0  " not in out
 
 
 def test_columns_are_aligned(run, model):
-    lines = describe(loaded(run, model, "--logit")).splitlines()
+    lines = describe(loaded(run, model, "--explain", "logit")).splitlines()
     rows = [line for line in lines if re.match(r"    layer \d  ", line)]
     assert len(rows) == 3
     assert len({(line.index(" = "), len(line)) for line in rows}) == 1

@@ -99,7 +99,9 @@ def test_the_files(run, model):
 
 
 def test_json(run, model):
-    _, out, _ = heads(run, model, "--measure", "ablation_output", "--logit", "--target", "predicted", "--json")
+    _, out, _ = heads(
+        run, model, "--measure", "ablation_output", "--explain", "logit", "--target", "predicted", "--json"
+    )
     found = json.loads(out)
     want = expected(model, "ablation_output", output="logit", target="predicted")
     assert_agree(torch.tensor(found["scores"]), want.scores.float(), size=1.0)  # differences of logits
@@ -218,6 +220,7 @@ def test_killed_in_the_middle_and_given_again(run, killed, monkeypatch):
     ("more", "message"),
     [
         (["--measure", "attention"], "the measure was"),
+        (["--explain", "logit"], "the output was 'probability', now it is 'logit'"),
         (["--logit"], "the output was 'probability', now it is 'logit'"),
         (["--target", "predicted"], "the target was 'gold', now it is 'predicted'"),
         (["--limit", "30"], "the number of examples was 100, now it is 30"),
