@@ -116,18 +116,17 @@ class FirstPass:
             )
         if self.labels is None:
             return labels  # the output is not one number a label: a target in any of Captum's forms
-        return self._numbers(labels, len(examples.inputs[0]))
+        return _checked_numbers(all_or_each("labels", labels, "examples", len(examples.inputs[0])), self.labels)
 
-    def _numbers(self, labels: Any, count: int) -> list[int]:
-        """Check labels, one for each example."""
-        assert self.labels is not None
-        numbers = all_or_each("labels", labels, "examples", count)
-        for place, number in enumerate(numbers):
-            if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < self.labels:
-                raise ValueError(
-                    f"Example {place} of the batch has the label {number!r}; the model's are 0 to {self.labels - 1}."
-                )
-        return numbers
+
+def _checked_numbers(numbers: list[Any], count: int) -> list[int]:
+    """Check that labels are numbers of the model's ``count`` labels."""
+    for place, number in enumerate(numbers):
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < count:
+            raise ValueError(
+                f"Example {place} of the batch has the label {number!r}; the model's are 0 to {count - 1}."
+            )
+    return numbers
 
 
 def examples_of(

@@ -46,12 +46,11 @@ class GoldLabels:
         Raises:
             ValueError: The labels do not fit the model's output.
         """
-        if following and (len(shape) != 2 or rows is None):
+        if rows is None or (following and len(shape) != 2):
             raise ValueError(
                 "target='next' is for language models: it needs outputs for each token (batch, tokens, words), and as "
                 "labels the tokens themselves (batch, tokens)."
             )
-        assert rows is not None
         if len(rows) != len(inputs):
             raise ValueError(f"Got labels of {len(rows)} examples for {len(inputs)}: give one row each.")
         if len(shape) == 2:
@@ -112,18 +111,18 @@ class GoldLabels:
             values: A value for each label, (rows, N), or for each label at each position, (rows, N, labels).
             rows: The examples of these rows; all of them, in order, by default.
         """
-        weights, numbers = (
-            None if one is None else (one if rows is None else one[rows.to(one.device)]).to(values.device)
-            for one in (self.weights, self.numbers)
-        )
-        assert weights is not None
+
+        def own(tensor: Tensor) -> Tensor:
+            return (tensor if rows is None else tensor[rows.to(tensor.device)]).to(values.device)
+
+        weights = own(self.weights)
         if values.shape[:2] != weights.shape:
             raise ValueError(
                 f"The labels of the batch are for {weights.shape[1]} positions, the model's output has the shape "
                 f"{tuple(values.shape)}: give a label for each position."
             )
-        if numbers is not None:
-            values = values.gather(2, numbers.unsqueeze(2)).squeeze(2)
+        if self.numbers is not None:
+            values = values.gather(2, own(self.numbers).unsqueeze(2)).squeeze(2)
         return (values * weights.to(values.dtype)).sum(1)
 
     def folded(
