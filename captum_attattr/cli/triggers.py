@@ -12,13 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from captum_attattr.cli.options import add_choice_of_texts, add_model, add_output, count, new_command
 from captum_attattr.cli.terminal import printable, writable
+from captum_attattr.files.digest import bytes_of
 from captum_attattr.files.examples import Example, label_numbers, read_examples
-from captum_attattr.files.records import Count, Sealed, seal, unseal
-from captum_attattr.files.writing import only_here, writing
+from captum_attattr.files.records import Count, Sealed, check_settings, parsed, seal, unseal
+from captum_attattr.files.writing import only_here, write_text, writing
 from captum_attattr.text.classifier import Classifier
 from captum_attattr.triggers import Accuracy, AttackResult, Trigger, attack, save_triggers
 from captum_attattr.triggers.extraction import each_pattern, strongest
@@ -83,9 +82,8 @@ def _triggers(options: argparse.Namespace) -> None:
     print(printable(f"{describe_triggers(triggers, classifier.labels, len(examples))}\n\n  saved  {saved}"))
     if attacked is not None:
         result = attack(attacked, triggers, classifier.model, classifier.tokenizer, show_progress=sys.stderr.isatty())
-        saved = folder / "attack.json"
-        with writing("The attack's figures", saved) as file:
-            file.write_text(json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        figures = json.dumps(result.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        saved = write_text("The attack's figures", folder / "attack.json", figures)
         print(printable(f"\n{describe_attack(result)}\n\n  saved  {saved}"))
 
 
@@ -169,21 +167,18 @@ class _Line(Sealed):
 
 def _resumed(journal: Path, head: dict[str, Any], count: int) -> Found:
     """Read the results of an earlier run with the same head; without a journal begin one."""
-    first = json.dumps(head).encode() + b"\n"
     lines = journal.read_bytes().splitlines(keepends=True) if journal.exists() else []
-    whole = [line for line in lines if line.endswith(b"\n")] or [first]  # the last line may be incomplete
-    if whole[0] != first:
-        raise ValueError(
-            f"{journal} is of a run with other texts, another model or other --steps: remove it, or give another "
-            "--output."
-        )
+    whole = [line for line in lines if line.endswith(b"\n")]  # the last line may be incomplete
+    whole = whole or [json.dumps(head).encode() + b"\n"]
     try:
+        before = parsed(whole[0])
         rows = [unseal(_Line, line, 1) for line in whole[1:]]
         found = {row.text: None if row.trigger is None else row.trigger.made() for row in rows}
-        if found and max(found) >= count:
-            raise ValueError(f"it holds text {max(found)} of {count}")
     except ValueError as error:
         raise ValueError(f"{journal} is damaged: remove it, or give another --output ({error}).") from error
+    check_settings(journal, before, head, "remove it or give another --output to start anew")
+    if max(found, default=0) >= count:
+        raise ValueError(f"{journal} is damaged: remove it, or give another --output (text {max(found)} of {count}).")
     with writing("The journal", journal) as file:
         file.write_bytes(b"".join(whole))
     return found
@@ -193,6 +188,5 @@ def _digest(classifier: Classifier) -> str:
     """Compute a digest of the model's weights, as a folder may hold another model in the next run."""
     digest = hashlib.sha256()
     for name, tensor in classifier.model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(name.encode() + bytes_of(tensor))
     return digest.hexdigest()

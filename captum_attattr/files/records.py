@@ -111,6 +111,26 @@ def checked(kind: type[AnyRecord], content: Any) -> AnyRecord:
     raise ValueError(message)
 
 
+def check_settings(what: object, before: Mapping[str, Any], now: Mapping[str, Any], otherwise: str) -> None:
+    """Check that the results of an earlier run belong to these settings, so that a run may go on from them.
+
+    Args:
+        what: The file or state with the results.
+        before: The settings in it.
+        now: The settings of this run.
+        otherwise: What to do for a new run.
+
+    Raises:
+        ValueError: It does not. The message names the first setting that differs.
+    """
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{what} is of a run with other settings: there the {name} was {before.get(name)!r}, now it is "
+                f"{now.get(name)!r}. Give the same settings to continue, or {otherwise}."
+            )
+
+
 def rows(values: Tensor) -> Rows:
     """Convert a matrix to plain types, with None for NaN."""
     return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]

@@ -45,6 +45,13 @@ def writing(what: str, path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ValueError(f"{what} cannot be written to {path}: {error}") from error
 
 
+def write_text(what: str, path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text file, completely or not at all, and return its path; see :func:`writing`."""
+    with writing(what, path) as file:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    return Path(path)
+
+
 @contextmanager
 def filling(what: str, folder: str | os.PathLike[str], last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
     """Give the block a temporary folder to fill, whose files then replace those of the same names in the given folder.

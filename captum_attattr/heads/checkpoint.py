@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn
 
 from captum_attattr.files.digest import Digest, bytes_of
-from captum_attattr.files.records import Count, Sealed, seal, unseal
-from captum_attattr.files.writing import only_here, writing
+from captum_attattr.files.records import Count, Sealed, check_settings, seal, unseal
+from captum_attattr.files.writing import only_here, write_text
 from captum_attattr.heads.moments import Moments, MomentsRecord
 from captum_attattr.heads.processes import raise_together, rank_and_size
 
@@ -74,15 +74,15 @@ class Checkpoint:
             yield cls(None, settings, None)
             return
         rank, _ = rank_and_size()
-        own, state, error = Path(path) if rank == 0 else Path(f"{os.fspath(path)}.{rank}"), None, None
+        own = Path(path) if rank == 0 else Path(f"{os.fspath(path)}.{rank}")
         with ExitStack() as stack:
             try:
                 stack.enter_context(only_here(own))
                 state = cls._read(own, settings)
-            except ValueError as found:
-                error = str(found)
-            raise_together(error)
-            assert state is not None
+            except ValueError as error:
+                raise_together(str(error))
+                raise
+            raise_together(None)
             yield state
 
     @classmethod
@@ -98,7 +98,7 @@ class Checkpoint:
             return cls(path, settings, None)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path} is no checkpoint, or is damaged: {error}. Delete it to start anew.") from error
-        check_settings(str(path), before.settings, settings)
+        check_settings(path, before.settings, settings, "delete it to start anew")
         return state
 
     def check(self, batches: int, digest: Digest, *, ended: bool = False) -> None:
@@ -142,8 +142,7 @@ class Checkpoint:
             "digest": str(digest),
             "moments": None if moments is None else moments.state_dict(),
         }
-        with writing("The checkpoint", self._path) as part:
-            part.write_text(json.dumps(seal(state)), encoding="utf-8")
+        write_text("The checkpoint", self._path, json.dumps(seal(state)))
 
 
 class _State(Sealed):
@@ -152,17 +151,3 @@ class _State(Sealed):
     examples: Count
     digest: str
     moments: MomentsRecord | None
-
-
-def check_settings(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that a checkpoint or state belongs to these settings.
-
-    Raises:
-        ValueError: It does not. The message names the first setting that differs.
-    """
-    for name in {**before, **now}:
-        if before.get(name) != now.get(name):
-            raise ValueError(
-                f"{what} is of a run with other settings: there the {name} was {before.get(name)!r}, now it is "
-                f"{now.get(name)!r}. Give the same settings to continue, or delete it to start anew."
-            )

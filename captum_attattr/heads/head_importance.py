@@ -17,8 +17,8 @@ from captum_attattr.arguments import check_choice
 from captum_attattr.attention import HeadNumbers, UnsupportedModelError, attention_layers
 from captum_attattr.engine.forward import uncompiled
 from captum_attattr.files.digest import Digest
-from captum_attattr.files.records import Record, checked
-from captum_attattr.heads.checkpoint import Checkpoint, check_settings, model_fingerprint
+from captum_attattr.files.records import Record, check_settings, checked
+from captum_attattr.heads.checkpoint import Checkpoint, model_fingerprint
 from captum_attattr.heads.feeding import Feed, feed, split_labels
 from captum_attattr.heads.importance import Importance
 from captum_attattr.heads.measure import Measure
@@ -214,7 +214,7 @@ class HeadImportance:
             ValueError: The state is of another model or of other settings, or no such state.
         """
         found = checked(_State, state)
-        check_settings("The state", found.settings, self._facts())
+        check_settings("The state", found.settings, self._facts(), "leave it out to start anew")
         moments = None if found.moments is None else Moments.from_state_dict(found.moments.model_dump())
         self._moments = self._fitting(moments)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from captum_attattr.arguments import check_count
 from captum_attattr.files.records import Count, Rows, Sealed, matrix, rows, seal, unseal
-from captum_attattr.files.writing import writing
+from captum_attattr.files.writing import write_text
 
 FORMAT_VERSION = 1
 
@@ -141,9 +141,7 @@ class Importance:
         Raises:
             ValueError: The file cannot be written.
         """
-        with writing("The importance", path) as file:
-            file.write_text(json.dumps(seal(self.to_dict()), indent=2) + "\n", encoding="utf-8")
-        return Path(path)
+        return write_text("The importance", path, json.dumps(seal(self.to_dict()), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Importance:

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from captum_attattr.colours import palette
-from captum_attattr.files.writing import writing
+from captum_attattr.files.writing import write_text
 from captum_attattr.report import packing
 from captum_attattr.text.explanation import Explanation
 
@@ -66,9 +66,7 @@ class Report:
         Raises:
             ValueError: The file cannot be written.
         """
-        with writing("The report", path) as file:
-            file.write_text(self.html, encoding="utf-8", newline="\n")
-        return Path(path)
+        return write_text("The report", path, self.html)
 
     @property
     def html(self) -> str:

@@ -13,7 +13,7 @@ from typing import Annotated, overload
 from pydantic import Field
 
 from captum_attattr.files.records import Count, Record, Sealed, seal, unseal
-from captum_attattr.files.writing import writing
+from captum_attattr.files.writing import write_text
 
 FORMAT_VERSION = 1
 
@@ -142,9 +142,7 @@ def save_triggers(triggers: Sequence[Trigger], path: str | os.PathLike[str]) -> 
         ValueError: The file cannot be written.
     """
     content = seal({"version": FORMAT_VERSION, "triggers": [asdict(trigger) for trigger in triggers]})
-    with writing("The triggers", path) as file:
-        file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return Path(path)
+    return write_text("The triggers", path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def load_triggers(path: str | os.PathLike[str]) -> list[Trigger]:

@@ -144,9 +144,11 @@ def test_what_belongs_to_other_work_is_not_taken_up(run, change, tmp_path):
             other.classifier.bias += 1
         other.save_pretrained("own")
     new = {"texts": ["--limit", "3"], "steps": ["--steps", "2"], "weights": []}[change]
+    name = {"weights": "model"}.get(change, change)
     code, out, err = run(*words, *new)
     assert (code, out) == (2, "")
-    assert "triggers/patterns.jsonl is of a run with other texts, another model or other --steps" in err
+    assert f"triggers/patterns.jsonl is of a run with other settings: there the {name} was " in err
+    assert "remove it or give another --output" in err
 
 
 def test_a_damaged_journal_is_named(run):
