@@ -12,6 +12,7 @@ from captum_attattr.pictures.signed_map import (
     MOST_TOKENS,
     letters,
     name_rows_and_columns,
+    number_heads,
     side_of,
     signed_map,
     strongest,
@@ -84,11 +85,8 @@ def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float,
 def _draw_heads(explanation: Explanation, axes: Axes) -> None:
     scores = explanation.head_scores().numpy()
     signed_map(scores, axes, inches=min(_LEFT, 3.4 * scores.shape[1] / scores.shape[0]))
-    layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
-    axes.set_xticks(heads)
-    axes.set_yticks(layers, [str(explanation.layers[place]) for place in layers])
+    number_heads(axes, explanation.layers, scores.shape[1])
     axes.tick_params(labelsize=8)
-    axes.set(xlabel="head", ylabel="layer")
     axes.set_title("Attribution of each head", fontsize=10)
 
 

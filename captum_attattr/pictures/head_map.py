@@ -13,10 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from captum_attattr.colours import COLOURS
 from captum_attattr.heads.importance import Importance
+from captum_attattr.pictures.signed_map import number_heads, shown
 
-# The colours of all pictures: purple is positive, orange negative, white zero.
-_SIGNED, _POSITIVE, _MISSING = "PuOr", "Purples", "#d9d9d9"
+_POSITIVE, _MISSING = "Purples", "#d9d9d9"
 _UNITS = {"attention": "probability", "random": "random number", "ablation_accuracy": "accuracy", "ablation": "loss"}
 
 
@@ -65,21 +66,22 @@ def visualize_head_importance(
     if plt_fig_axis is None:
         plt_fig_axis = _new(fig_size or _size(scores), use_pyplot)
     # Captum refuses a map of zeros and scales the numbers: the scores themselves are set afterwards.
-    shown = present / reach if present.any() else np.ones_like(present)
+    scaled = present / reach if present.any() else np.ones_like(present)
     figure, axes = visualization.visualize_image_attr(
-        shown, sign="all" if signed else "positive", plt_fig_axis=plt_fig_axis, use_pyplot=False,
-        cmap=cmap or (_SIGNED if signed else _POSITIVE), title=_title(importance) if title is None else title,
+        scaled, sign="all" if signed else "positive", plt_fig_axis=plt_fig_axis, use_pyplot=False,
+        cmap=cmap or (COLOURS if signed else _POSITIVE), title=_title(importance) if title is None else title,
     )  # fmt: skip
     image = axes.images[-1]
     image.set_data(np.ma.masked_invalid(scores))
     image.set_clim(-reach if signed else 0, reach)
     image.set_cmap(image.get_cmap().with_extremes(bad=_MISSING))
-    _label(axes, scores)
+    # Captum removed the labels.
+    number_heads(axes, range(len(scores)), scores.shape[1])
+    axes.xaxis.set_ticks_position("bottom")
+    axes.yaxis.set_ticks_position("left")
     if show_colorbar:
         figure.colorbar(image, ax=axes, label=_unit(importance), fraction=0.05, pad=0.03)
-    if use_pyplot:
-        plt.show()
-    return figure, axes
+    return shown(figure, use_pyplot), axes
 
 
 def _new(size: tuple[float, float], use_pyplot: bool) -> tuple[Figure, Axes]:
@@ -103,16 +105,6 @@ def _size(scores: np.ndarray) -> tuple[float, float]:
     layers, heads = scores.shape
     cell = min(0.42, 7.0 / max(heads, layers))
     return max(5.0, cell * heads + 1.8), max(2.2, cell * layers + 1.1)
-
-
-def _label(axes: Axes, scores: np.ndarray) -> None:
-    """Set the tick labels again, as many as fit."""
-    layers, heads = (range(0, count, 1 + count // 20) for count in scores.shape)
-    axes.set_xticks(heads, [str(head) for head in heads])
-    axes.set_yticks(layers, [str(layer) for layer in layers])
-    axes.xaxis.set_ticks_position("bottom")
-    axes.yaxis.set_ticks_position("left")
-    axes.set(xlabel="head", ylabel="layer")
 
 
 def _title(importance: Importance | Tensor) -> str:

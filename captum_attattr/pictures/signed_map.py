@@ -37,6 +37,14 @@ def name_rows_and_columns(axes: Axes, rows: Sequence[str], columns: Sequence[str
     axes.set(xlabel=KEY, ylabel=QUERY)
 
 
+def number_heads(axes: Axes, layers: Sequence[int], heads: int) -> None:
+    """Number the columns of a map of heads by head and its rows by layer, as many as fit."""
+    columns, rows = range(0, heads, 1 + heads // 20), range(0, len(layers), 1 + len(layers) // 20)
+    axes.set_xticks(columns, [str(head) for head in columns])
+    axes.set_yticks(rows, [str(layers[row]) for row in rows])
+    axes.set(xlabel="head", ylabel="layer")
+
+
 def side_of(tokens: int) -> float:
     """Return the side of a map in inches such that all its rows or columns can be labelled."""
     return max(5.0, 0.26 * min(tokens, 20) + 0.14 * max(tokens - 20, 0))
