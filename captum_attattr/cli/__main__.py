@@ -1,4 +1,4 @@
-"""``python -m captum_attattr.cli``."""
+"""Run the command line by ``python -m captum_attattr.cli``."""
 
 import sys
 

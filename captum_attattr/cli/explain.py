@@ -58,8 +58,8 @@ def add(commands: Any) -> None:
         "--path",
         choices=tuple(PATHS),
         default="layerwise",
-        help="scale the attention of one layer at a time, or of all layers together, which is better for scores of "
-        "tokens, and whose layers add up, as the page's tree needs (default: layerwise)",
+        help="layerwise: scale the attention of one layer at a time, best for layers and heads; joint: of all layers "
+        "together, best for tokens and needed for the tree on the page of --html (default: layerwise)",
     )
     parser.add_argument(
         "--tolerance",

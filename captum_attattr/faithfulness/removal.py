@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 Scores = Tensor | Sequence[Tensor]
 Done = Callable[[int], object]
+"""Told how many rows were run, for a progress bar; the default, ``id``, does nothing."""
 
 # Maximum number of features, over all rows, that are prepared at a time: 64 MB.
 _MOST_FEATURES = 2**26

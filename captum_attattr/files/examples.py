@@ -60,7 +60,7 @@ def read_examples(
     for line, row in rows:
         for name in columns:
             if not (row[name] or "").strip():
-                raise ValueError(f"{file}, line {line}: the {name} is empty.")
+                raise ValueError(f"{file}, line {line}: the {name} is empty. Fill it in, or remove the line.")
     examples = [Example(row["sentence"] or "", row.get("pair"), row.get("label")) for _, row in rows]
     if limit is None or limit >= len(examples):
         return examples

@@ -1,4 +1,4 @@
-"""Schemas of result files, which are read strictly and sealed by a checksum.
+"""Schemas of result files, which are read strictly and sealed by a checksum, and the settings to continue from one.
 
 A file that was changed or damaged after it was written is refused, and the error says what is wrong.
 """

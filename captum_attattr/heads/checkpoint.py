@@ -1,4 +1,4 @@
-"""Checkpoints of long runs, written completely or not at all, and the settings that must match to continue."""
+"""Checkpoints of long runs over a data set: a file for each process, with which an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Checkpoint:
                 state = cls._read(own, settings)
             except ValueError as error:
                 raise_together(str(error))
-                raise
+                raise  # not reached: the line above raises at least this process's own error
             raise_together(None)
             yield state
 

@@ -246,7 +246,10 @@ class HeadImportance:
                     "several rows of attention (choices, windows, images), use measure='attattr'."
                 )
             if not torch.isfinite(values).all():
-                raise ValueError(f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}.")
+                raise ValueError(
+                    f"The measure {self.measure.name!r} is NaN or infinite for heads of layer {place}: check that the "
+                    "model's weights and its output for this batch are finite."
+                )
             grid[:, place, list(numbers[place].remaining)] = values.detach().to("cpu", torch.float64)
         return grid
 
@@ -256,7 +259,7 @@ class HeadImportance:
         if moments is not None and (moments.mean.shape[1] != heads or moments.mean.shape[0] < len(self._layers)):
             raise ValueError(
                 f"The state holds scores of {tuple(moments.mean.shape)} layers and heads, the model has "
-                f"{len(self._layers)} layers of {heads} heads."
+                f"{len(self._layers)} layers of {heads} heads: give the model and layers that it was made with."
             )
         return moments
 

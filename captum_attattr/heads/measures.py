@@ -130,7 +130,8 @@ class Taylor(Measure):
             score = scores_of(forward, outputs, examples.target(outputs.detach()))
             if not score.requires_grad:
                 raise ValueError(
-                    "The model's output does not depend on its attention: is it detached, or a predicted class?"
+                    "The model's output does not depend on its attention, as far as gradients tell. Give its logits or "
+                    "probabilities, not detached and not a predicted class."
                 )
             gradients = torch.autograd.grad(score.sum(), contexts, allow_unused=True)
         return [

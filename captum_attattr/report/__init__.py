@@ -52,7 +52,9 @@ class Report:
         self.explanations = [explanations] if isinstance(explanations, Explanation) else list(explanations)
         self.title = title
         if not self.explanations:
-            raise ValueError("A report needs at least one explanation, got an empty list.")
+            raise ValueError(
+                "A report needs at least one explanation, got an empty list: give those that explain() returns."
+            )
         for given in self.explanations:
             if not isinstance(given, Explanation):
                 raise TypeError(

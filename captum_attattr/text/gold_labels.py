@@ -1,4 +1,4 @@
-"""Several gold labels an example: a text may have several, or each token one. F is the mean over them.
+"""Gold labels of examples that have several: labels of a text, or one for each token. F is the mean over them.
 
     F = 1 / |G| sum_{g in G} F_g
 

@@ -34,7 +34,7 @@ def sum_over_heads(attributions: Tensor | Sequence[Tensor]) -> Tensor:
             f"shape {tuple(stacked.shape)}. Of a batch select one text and remove its padding."
         )
     if not stacked.isfinite().all():
-        raise ValueError("Attributions hold NaN or infinite values.")
+        raise ValueError("Attributions hold NaN or infinite values: is the model's output finite for this text?")
     return stacked.sum(1, dtype=torch.float64).cpu()
 
 

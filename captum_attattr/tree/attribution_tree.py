@@ -279,7 +279,7 @@ def _grown(
     if scale == "total":
         if top_tau is not None:
             raise ValueError(
-                "top_tau is for scale='layer': with scale='total' one threshold, tau, holds in all layers."
+                "top_tau is for scale='layer'. Leave it out with 'total': one threshold, tau, holds in all layers."
             )
         least = fraction("tau", 0.02 if tau is None else tau)
         return grow_by_attribution(attributions, root, least), least

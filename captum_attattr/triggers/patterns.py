@@ -42,7 +42,7 @@ class Trigger:
     pairs: tuple[tuple[str, str], ...] = ()
     """The token pairs (query, key), special tokens and word pieces included."""
     shares: tuple[float, ...] = ()
-    """Each pair's attribution for the probability of the class; files use this name, too."""
+    """The attribution of each pair for the probability of the class; named as in the files."""
     layer: int | None = None
     head: int | None = None
     source: str | None = None
@@ -94,7 +94,7 @@ class TriggerRecord(Record):
             ValueError: Its fields do not fit together.
         """
         if len(self.shares) != len(self.pairs):
-            raise ValueError(f"{len(self.pairs)} pairs have {len(self.shares)} shares")
+            raise ValueError(f"{len(self.pairs)} pairs have {len(self.shares)} attributions (shares)")
         return Trigger(**self.model_dump())
 
 

@@ -436,7 +436,7 @@ BAD_FILES = {
     "no words": (json.dumps(seal({"version": 1, "triggers": [NO_WORDS]})), "A trigger needs words"),
     "pairs without shares": (
         json.dumps(seal({"version": 1, "triggers": [{**NO_WORDS, "pairs": [["a", "b"]]}]})),
-        "1 pairs have 0 shares",
+        "1 pairs have 0 attributions",
     ),
     "unknown field": ('{"version": 1, "triggers": [{"words": ["a"], "positions": [0], "x": 1}]}', "cannot be read"),
 }
