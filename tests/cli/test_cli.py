@@ -206,6 +206,15 @@ def test_options_are_passed_on(run, model, words, fields, settings):
     assert answer["settings"]["model"] == model
 
 
+@pytest.mark.parametrize("command", ["explain", "heads"])
+def test_help_shows_explain_and_not_its_former_spelling(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = capsys.readouterr().out
+    assert "--explain {probability,logit}" in shown
+    assert "--logit" not in shown
+
+
 def test_pairs_of_texts(run, model):
     code, out, _ = run("How old?", "Who?", "--pair", "What age?", "--pair", "You!", "--model", model)
     assert code == 0

@@ -310,6 +310,17 @@ def test_alone_and_in_a_padded_batch():
         torch.testing.assert_close(measure(alone, scores[1:][short]), together, rtol=1e-7, atol=1e-9)
 
 
+def test_the_fraction_zero_is_a_column_of_the_measures_and_the_first_point_of_a_curve():
+    removal = TokenRemoval(lambda ids, mask: mask.sum(1).double(), torch.ones(1, 5).long(),
+                           special_tokens_mask=torch.eye(5)[:1])  # fmt: skip
+    scores = torch.rand(1, 5)
+    assert comprehensiveness(removal, scores, [0.0, 0.5]).tolist() == [[0, 2]]
+    assert sufficiency(removal, scores, [0.0, 0.5]).tolist() == [[4, 2]]
+    for fractions in ([0.0, 0.5], [0.5]):
+        curve = deletion_curve(removal, scores, fractions)
+        assert (curve.fractions.tolist(), curve.outputs.tolist()) == ([0, 0.5], [[5, 3]])
+
+
 def test_infinite_scores_have_their_place_too():
     removal = TokenRemoval(lambda ids, mask: mask[:, 1:].sum(1), torch.ones(1, 4).long(),
                            special_tokens_mask=torch.eye(4)[:1])  # fmt: skip
@@ -387,6 +398,9 @@ IDS = torch.ones(2, 4).long()
         (lambda: deletion_curve(REMOVAL, SCORES), ValueError, "Nothing would be left of example 0"),
         (lambda: log_odds(REMOVAL, SCORES, [0.5]), ValueError, "Log-odds need probabilities, got outputs from 2 to 4"),
         (lambda: leave_one_out(REMOVAL, 0), ValueError, "sample must be a whole number of at least 1"),
+        (lambda: leave_one_out(REMOVAL, batch_size=0), ValueError, "batch_size must be a whole number of at least 1"),
+        (lambda: sufficiency(REMOVAL, SCORES, [0.5, 0.2]), ValueError, "must ascend from 0 to at most 1"),
+        (lambda: sufficiency(REMOVAL, SCORES, [0.5], batch_size=True), ValueError, "batch_size must be a whole number"),
         (lambda: agreement(REMOVAL, SCORES, SCORES, "kendall"), ValueError, "Choose 'spearman' or 'pearson'"),
         (
             lambda: deletion_curve(TokenRemoval(id, IDS, special_tokens_mask=IDS), SCORES),
