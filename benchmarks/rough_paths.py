@@ -1,7 +1,7 @@
 """Whether ``tolerance=0.01`` keeps its word where paths are rough, and what that costs.
 
-    python benchmarks/rough_paths.py
-    python benchmarks/rough_paths.py --models smollm2 --folder FOLDER --gguf SmolLM2-135M-Instruct.Q4_1.gguf
+    python -m benchmarks.rough_paths
+    python -m benchmarks.rough_paths --models smollm2 --folder FOLDER --gguf SmolLM2-135M-Instruct.Q4_1.gguf
 
 For small models that were trained on copying (the encoder of a T5; Gemma 3 and OLMo 2, whose norm behind attention
 hides the size of its context) and for a language model: the relative L2 error of attributions in float32 against the
@@ -18,20 +18,28 @@ import argparse
 import json
 import warnings
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from machine import environment
-from rough_questions import Explained, Rough, copying_decoder, copying_t5, language_model
-from store import Store
 from torch import Tensor, nn
 
+from benchmarks.setup.attributing import attributed
+from benchmarks.setup.command_line import command_line, parsed
+from benchmarks.setup.machine import environment
+from benchmarks.setup.results import Store, table
+from benchmarks.setup.rough_models import (
+    Explained,
+    Rough,
+    add_language_model,
+    copying_decoder,
+    copying_t5,
+    language_model,
+)
 from captum_attattr import SelfAttentionAttribution
-from captum_attattr.attribution import self_attention as engine
+from captum_attattr.attribution.self_attention import PathName
 
-RESULTS = Path(__file__).parent / "results"
 NAMES = {"t5": "T5 encoder", "gemma3": "Gemma 3", "olmo2": "OLMo 2", "smollm2": "SmolLM2-135M-Instruct"}
 
 
@@ -45,40 +53,33 @@ def load(name: str, args: argparse.Namespace) -> Rough:
     return language_model(args.folder, args.gguf, args.examples)
 
 
-def attributed(
-    model: nn.Module, layers: list[nn.Module], question: tuple[Tensor, Explained], path: str, **options: Any
-) -> tuple[list[Tensor], SelfAttentionAttribution]:
-    ids, explained = question
-    method = SelfAttentionAttribution(lambda some: explained(model, some), layers, path=path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what did not converge is counted
-        return method.attribute(ids, **options), method
+def method_of(
+    model: nn.Module, layers: list[nn.Module], explained: Explained, path: PathName = "layerwise"
+) -> SelfAttentionAttribution:
+    return SelfAttentionAttribution(lambda some: explained(model, some), layers, path=path)
 
 
 def measure(
-    models: tuple[nn.Module, nn.Module],
-    rough: Rough,
-    place: int,
-    path: str,
-    layer: int | None,
-    args: argparse.Namespace,
+    models: tuple[nn.Module, nn.Module], rough: Rough, place: int, layer: int | None, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """One path: a layer's, or the joint one."""
-    found, exact = [], []
-    for model, into, options in (
-        (models[0], found, {"tolerance": args.tolerance}),
-        (models[1], exact, {"tolerance": args.reference, "n_steps": args.most}),
-    ):
-        layers = rough.layers(model) if layer is None else [rough.layers(model)[layer]]
-        attributions, method = attributed(model, layers, rough.questions[place], path, **options)
-        into += [torch.cat([one.double().flatten() for one in attributions]), method.convergence]
+    """One path: a layer's, or the joint one for the layer None."""
+    ids, explained = rough.questions[place]
+    methods = [
+        method_of(model, rough.layers(model), explained, "joint")
+        if layer is None
+        else method_of(model, [rough.layers(model)[layer]], explained)
+        for model in models
+    ]
+    found, reached, converged = attributed(methods[0], ids, args.tolerance)
+    exact, known, _ = attributed(methods[1], ids, args.reference, n_steps=args.most)
+    one, other = (torch.cat([part.double().flatten() for part in parts]) for parts in (found, exact))
     return {
-        "error": float((found[0] - exact[0]).norm() / exact[0].norm()),
-        "estimate": float(found[1].error.max()),
-        "evaluations": int(found[1].evaluations.max()),
-        "converged": bool(found[1].converged.all()),
-        "reference_estimate": float(exact[1].error.max()),
-        "reference_evaluations": int(exact[1].evaluations.max()),
+        "error": float((one - other).norm() / other.norm()),
+        "estimate": float(reached.error.max()),
+        "evaluations": int(reached.evaluations.max()),
+        "converged": bool(converged.all()),
+        "reference_estimate": float(known.error.max()),
+        "reference_evaluations": int(known.evaluations.max()),
     }
 
 
@@ -95,14 +96,15 @@ def graded_gauss(method: str, n_steps: int) -> tuple[Tensor, Tensor]:
 
 def reference_error(model: nn.Module, rough: Rough, layer: int, args: argparse.Namespace) -> float:
     """Of the reference itself, in one layer of the first question."""
-    layers = [rough.layers(model)[layer]]
-    own, _ = attributed(model, layers, rough.questions[0], "layerwise", tolerance=args.reference, n_steps=args.most)
-    rule, engine.quadrature = engine.quadrature, graded_gauss
-    try:
-        exact, _ = attributed(model, layers, rough.questions[0], "layerwise", n_steps=2048, method="riemann_middle")
-    finally:
-        engine.quadrature = rule
-    return float((own[0] - exact[0]).norm() / exact[0].norm())
+    ids, explained = rough.questions[0]
+    method = method_of(model, [rough.layers(model)[layer]], explained)
+    (own,), *_ = attributed(method, ids, args.reference, n_steps=args.most)
+    with (
+        mock.patch("captum_attattr.attribution.self_attention.quadrature", graded_gauss),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        (exact,) = method.attribute(ids, n_steps=2048, method="riemann_middle")
+    return float((own - exact).norm() / exact.norm())
 
 
 def run(name: str, args: argparse.Namespace, store: Store) -> dict[str, Any]:
@@ -113,15 +115,13 @@ def run(name: str, args: argparse.Namespace, store: Store) -> dict[str, Any]:
     found: dict[str, list[Any]] = {"layerwise": [], "joint": []}
     for place in range(len(rough.questions)):
         for layer in chosen:
-            result = store.get(
-                f"{name} {place} {layer}", lambda p=place, n=layer: measure(models, rough, p, "layerwise", n, args)
-            )
+            result = store.get(f"{name} {place} {layer}", measure, models, rough, place, layer, args)
             found["layerwise"].append({"question": place, "layer": layer, **result})
         if place < args.joint:
-            result = store.get(f"{name} {place} joint", lambda p=place: measure(models, rough, p, "joint", None, args))
+            result = store.get(f"{name} {place} joint", measure, models, rough, place, None, args)
             found["joint"].append({"question": place, **result})
     checks = [
-        store.get(f"{name} reference {layer}", lambda n=layer: reference_error(models[1], rough, n, args))
+        store.get(f"{name} reference {layer}", reference_error, models[1], rough, layer, args)
         for layer in chosen[:2]
         if not args.unchecked
     ]
@@ -129,83 +129,73 @@ def run(name: str, args: argparse.Namespace, store: Store) -> dict[str, Any]:
     return {**about, "reference": checks, **found}
 
 
-def row(name: str, kind: str, records: list[dict[str, Any]]) -> str:
+def row(name: str, kind: str, records: list[dict[str, Any]]) -> list[str]:
     errors = torch.tensor([record["error"] for record in records])
     spent = torch.tensor([record["evaluations"] for record in records], dtype=torch.float64)
     silent = max([record["error"] for record in records if record["converged"]], default=0.0)
     announced = sum(not record["converged"] for record in records)
     near = float((errors < 1e-2).double().mean())
-    return (
-        f"| {name}, {kind} | {len(records)} | {near:.1%} | {float(errors.median()):.1e} | {silent:.1e} | {announced} "
-        f"| {float(spent.mean()):.1f} | {int(spent.max())} |"
-    )
+    return [
+        f"{NAMES[name]}, {kind}", str(len(records)), f"{near:.1%}", f"{float(errors.median()):.1e}", f"{silent:.1e}",
+        str(announced), f"{float(spent.mean()):.1f}", str(int(spent.max())),
+    ]  # fmt: skip
 
 
-def table(figures: dict[str, Any]) -> str:
-    lines, layers, checks = [], [], []
-    for name, found in figures["models"].items():
-        lines += [row(NAMES[name], kind, found[kind]) for kind in ("layerwise", "joint") if found[kind]]
-        spent = {
-            layer: [r["evaluations"] for r in found["layerwise"] if r["layer"] == layer] for layer in found["layers"]
-        }
-        means = ", ".join(f"{layer}: {sum(some) / len(some):.1f}" for layer, some in spent.items())
-        layers.append(f"| {NAMES[name]} | {found['depth']} | {means} |")
-        if found["reference"]:
-            checks.append(f"{NAMES[name]} {max(found['reference']):.0e} (at {found['reference_tolerance']})")
-    s = figures["settings"]
-    references = ", ".join(f"{found['reference_tolerance']} ({NAMES[n]})" for n, found in figures["models"].items())
+def by_layer(found: dict[str, Any]) -> str:
+    """Mean evaluations."""
+    spent = {layer: [r["evaluations"] for r in found["layerwise"] if r["layer"] == layer] for layer in found["layers"]}
+    return ", ".join(f"{layer}: {sum(some) / len(some):.1f}" for layer, some in spent.items())
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    s, models = figures["settings"], figures["models"]
+    references = ", ".join(f"{found['reference_tolerance']} ({NAMES[name]})" for name, found in models.items())
+    checks = [
+        f"{NAMES[name]} {max(found['reference']):.0e} (at {found['reference_tolerance']})"
+        for name, found in models.items()
+        if found["reference"]
+    ]
+    head = ["", "paths", "true error below 1e-2", "median", "worst that is not announced", "announced",
+            "evaluations, mean", "most"]  # fmt: skip
+    kinds = [(name, kind) for name in models for kind in ("layerwise", "joint") if models[name][kind]]
     return f"""# Accuracy to a tolerance where paths are rough
 
 `tolerance={s["tolerance"]}` in float32, F a difference of two logits, each question by itself; reference: the same
-integrator in float64 at a tolerance of {references}. Made by `python
-benchmarks/rough_paths.py` (the language model with `--models smollm2 --folder FOLDER`). The
+integrator in float64 at a tolerance of {references}. Made by `python -m
+benchmarks.rough_paths` (the language model with `--models smollm2 --folder FOLDER`). The
 small models were trained on saying a list of words once more.
 
-| | paths | true error below 1e-2 | median | worst that is not announced | announced | evaluations, mean | most |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-{chr(10).join(lines)}
+{table(head, [row(name, kind, models[name][kind]) for name, kind in kinds])}
 
 "Announced" are paths for which a warning says that the steps did not suffice. The reference against 2,048 Gauss nodes
 in graded panels, two lowest layers of the first question, worst: {"; ".join(checks) or "not measured"}.
 
 Mean evaluations by layer:
 
-| | layers | |
-| --- | --- | --- |
-{chr(10).join(layers)}
+{table(["", "layers", ""], [[NAMES[name], str(found["depth"]), by_layer(found)] for name, found in models.items()])}
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("rough_paths", __doc__, threads=2)
+    add_language_model(parser, "questions a model", required=False)
     parser.add_argument("--models", nargs="+", choices=list(NAMES), default=["t5", "gemma3", "olmo2"])
-    parser.add_argument("--folder", type=Path, help="the language model's")
-    parser.add_argument("--gguf", help="the language model's file in that folder, where it is a GGUF")
-    parser.add_argument("--examples", type=int, default=20, help="questions a model")
     parser.add_argument("--training", type=int, default=800, help="steps, of the small models")
-    parser.add_argument("--joint", type=int, default=20, help="of these, for the joint path")
+    parser.add_argument("--joint", type=int, default=20, help="of the questions, for the joint path")
     parser.add_argument("--layers", type=int, nargs="+", help="numbers of the layers (default: all)")
     parser.add_argument("--unchecked", action="store_true", help="do not hold the reference against Gauss nodes")
-    parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--reference", type=float, default=1e-4, help="tolerance of the reference")
     parser.add_argument("--most", type=int, default=20_000, help="evaluations of the reference, at most")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parsed(parser)
     settings = {"tolerance": args.tolerance, "most": args.most}
-    store = Store(
-        args.output / "rough_paths.jsonl", {**settings, "reference": args.reference, "training": args.training}
-    )
+    key = {**settings, "reference": args.reference, "training": args.training}
+    store = Store(args.output / "rough_paths.jsonl", key)
     file = args.output / "rough_paths.json"
     models = json.loads(file.read_text())["models"] if file.is_file() else {}
     for name in args.models:
         models[name] = run(name, args, store)
     figures = {"settings": settings, "environment": environment(), "models": models}
-    file.write_text(json.dumps(figures, indent=2) + "\n")
-    (args.output / "rough_paths.md").write_text(table(figures))
-    store.file.unlink()
-    print(table(figures))
+    store.finish(figures, markdown(figures))
 
 
 if __name__ == "__main__":

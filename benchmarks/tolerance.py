@@ -1,6 +1,6 @@
 """Whether ``tolerance=0.01`` keeps its word, and what it costs, on every sentence of a data set.
 
-    python benchmarks/tolerance.py --data FOLDER
+    python -m benchmarks.tolerance --data FOLDER
 
 For each sentence, each layer, and F as probability and as logit of the predicted class: the relative L2 error of the
 attribution against 64 Gauss-Legendre nodes, and the evaluations (forward and backward passes from the layer on) that
@@ -14,64 +14,50 @@ Broken off, it goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
-from machine import environment
-from store import Store
 from tqdm import tqdm
 
+from benchmarks.setup.attributing import attributed
+from benchmarks.setup.command_line import add_texts, command_line, parsed, settings_of
+from benchmarks.setup.machine import environment
+from benchmarks.setup.results import Store, table
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.files.examples import read_examples
-from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.text.classifier import Asked, Batch, Classifier
 
-RESULTS = Path(__file__).parent / "results"
+OUTPUTS: tuple[Asked, ...] = ("probability", "logit")
 
 
-def measure(
-    classifier: Classifier, batch: Batch, tolerance: float, n_steps: int, reference: int
-) -> list[dict[str, Any]]:
+def measure(classifier: Classifier, batch: Batch, args: argparse.Namespace) -> list[dict[str, Any]]:
     """True errors, evaluations and gaps of a batch, (layers,) for each sentence."""
     ids, *rest = batch.inputs
     target = classifier.predict(batch)[0].argmax(-1).tolist()
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
     settings = {"target": target, "additional_forward_args": tuple(rest)}
-    found = method.attribute(ids, **settings, tolerance=tolerance, n_steps=n_steps)
-    reached = method.convergence
-    exact = method.attribute(ids, **settings, n_steps=reference)
+    found, reached, converged = attributed(method, ids, args.tolerance, n_steps=args.steps, **settings)
+    exact = method.attribute(ids, n_steps=args.reference, **settings)
     errors = torch.stack(
         [
             (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
             for one, other in zip(found, exact, strict=True)
         ]
     )
-    return [
-        {
-            "errors": errors[:, row].tolist(),
-            "evaluations": reached.evaluations[:, row].tolist(),
-            "gaps": reached.gap[:, row].tolist(),
-            "converged": reached.converged[:, row].tolist(),
-        }
-        for row in range(len(batch.places))
-    ]
+    columns = {"errors": errors, "evaluations": reached.evaluations, "gaps": reached.gap, "converged": converged}
+    return [{name: values[:, row].tolist() for name, values in columns.items()} for row in range(len(batch.places))]
 
 
 def run(args: argparse.Namespace, store: Store) -> dict[str, list[dict[str, Any]]]:
     """By F, what was found about each sentence."""
-    torch.set_num_threads(args.threads)
     texts = [example.text for example in read_examples(args.data, limit=args.limit, seed=args.seed)]
     found: dict[str, list[dict[str, Any]]] = {}
-    for output in ("probability", "logit"):
+    for output in OUTPUTS:
         classifier = Classifier(args.model, None, output)
         batches = list(classifier.batches(texts, None, args.batch_size))
         found[output] = []
         for batch in tqdm(batches, desc=f"F = {output}", unit="batch"):
-            name = f"{output} {' '.join(map(str, batch.places))}"
-            found[output] += store.get(
-                name, lambda c=classifier, b=batch: measure(c, b, args.tolerance, args.steps, args.reference)
-            )
+            found[output] += store.get(f"{output} {' '.join(map(str, batch.places))}", measure, classifier, batch, args)
     return found
 
 
@@ -96,8 +82,8 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def table(figures: dict[str, Any], args: argparse.Namespace) -> str:
-    outputs = figures["probability"], figures["logit"]
+def markdown(figures: dict[str, Any]) -> str:
+    s, outputs = figures["settings"], [figures[output] for output in OUTPUTS]
     rows = [
         ("(sentence, layer) pairs", "pairs", "{:,}"),
         ("true error below 1e-2", "below_1e-2", "{:.4%}"),
@@ -110,51 +96,40 @@ def table(figures: dict[str, Any], args: argparse.Namespace) -> str:
         ("whole cost in evaluations a layer", "whole_cost_in_evaluations", "{:.2f}"),
         ("pairs that n_steps did not suffice for", "not_converged", "{}"),
     ]
-    lines = [f"| {name} | " + " | ".join(form.format(o[key]) for o in outputs) + " |" for name, key, form in rows]
-    by_layer = "\n".join(
-        f"| layer {layer} | " + " | ".join(f"{o['evaluations_by_layer'][layer]:.2f}" for o in outputs) + " |"
-        for layer in range(len(outputs[0]["evaluations_by_layer"]))
-    )
+    lines = [[name, *(form.format(o[key]) for o in outputs)] for name, key, form in rows]
+    by_layer = [
+        [f"layer {layer}", *(f"{mean:.2f}" for mean in means)]
+        for layer, means in enumerate(zip(*(o["evaluations_by_layer"] for o in outputs), strict=True))
+    ]
+    head = ["", *(f"F = {output}" for output in OUTPUTS)]
     return f"""# Accuracy to a tolerance
 
-`tolerance={args.tolerance}`, at most {args.steps} steps, {figures["sentences"]} sentences of SST-2, bundled model,
-float32; reference: {args.reference} Gauss-Legendre nodes. Made by `python benchmarks/tolerance.py --data FOLDER`.
+`tolerance={s["tolerance"]}`, at most {s["steps"]} steps, {figures["sentences"]} sentences of SST-2, bundled model,
+float32; reference: {s["reference"]} Gauss-Legendre nodes. Made by `python -m benchmarks.tolerance --data FOLDER`.
 
-| | F = probability | F = logit |
-| --- | --- | --- |
-{chr(10).join(lines)}
+{table(head, lines)}
 
 An evaluation is a forward and backward pass from the layer on; the whole cost adds the pass that all layers share and
 a forward pass without the layer's attention (half an evaluation) for each. Mean evaluations by layer:
 
-| | F = probability | F = logit |
-| --- | --- | --- |
-{by_layer}
+{table(head, by_layer)}
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="TSV file, or folder with test.tsv")
-    parser.add_argument("--model", help="classification model (default: the bundled one)")
+    parser = command_line("tolerance", __doc__, threads=2)
+    add_texts(parser, "TSV file, or folder with test.tsv")
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--reference", type=int, default=64, help="Gauss-Legendre nodes of the reference")
-    parser.add_argument("--limit", type=int)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    settings = {name: value for name, value in vars(args).items() if name not in ("data", "output", "threads")}
+    args = parsed(parser)
+    settings = settings_of(args, "data", "threads")
     store = Store(args.output / "tolerance.jsonl", settings)
     found = run(args, store)
     figures = {"settings": settings, "environment": environment(), "sentences": len(found["logit"])}
     figures |= {output: summary(records) for output, records in found.items()}
-    (args.output / "tolerance.json").write_text(json.dumps(figures, indent=2) + "\n")
-    (args.output / "tolerance.md").write_text(table(figures, args))
-    (args.output / "tolerance.jsonl").unlink()
-    print(table(figures, args))
+    store.finish(figures, markdown(figures))
 
 
 if __name__ == "__main__":

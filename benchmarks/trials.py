@@ -1,6 +1,6 @@
 """Ways to be faster that were tried: what each gives and what it costs, and where the time goes.
 
-    python benchmarks/trials.py
+    python -m benchmarks.trials
 
 At BERT-base size (random weights, 20 Gauss-Legendre steps, every fourth layer): chunk sizes (``internal_batch_size``),
 ``torch.autocast`` to bfloat16, ``torch.compile`` of the feed-forward parts, and how much less a row costs in larger
@@ -12,25 +12,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from machine import environment, line
-from speed import build, sentences, timed
-from store import Store
-from torch import nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from benchmarks.setup.command_line import command_line, parsed, settings_of
+from benchmarks.setup.machine import environment, line
+from benchmarks.setup.rank_correlation import rank_correlation
+from benchmarks.setup.results import Store, table
+from benchmarks.setup.sized_models import BUNDLED, build, sentences
+from benchmarks.setup.timing import medians, timed, turns
 from captum_attattr import SelfAttentionAttribution, attention_layers, head_scores
 from captum_attattr.demo import load_reviews
 from captum_attattr.text.classifier import Classifier
 
-RESULTS = Path(__file__).parent / "results"
+SIZE = "BERT-base size"
 STEPS = 20
 EVERY = 4
 CHUNKS = {(128, 1): (1, 5, 10, 20, None), (32, 4): (4, 10, 20, 40, 80, None)}
@@ -44,49 +46,37 @@ KINDS = {
 }
 
 
-def method_of(model: nn.Module) -> SelfAttentionAttribution:
+def method_of(model: Any) -> SelfAttentionAttribution:
     return SelfAttentionAttribution(lambda i: model(i).logits.softmax(-1), attention_layers(model)[::EVERY])
 
 
-def seconds(work: Callable[[], Any], repeats: int) -> float:
-    work()
-    return statistics.median(timed(work)[0] for _ in range(repeats))
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    return medians(turns({"it": work}, repeats))["it"]
 
 
-def in_turn(works: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, run in turn, so that what slows the machine slows all of them."""
-    for work in works.values():
-        work()
-    runs = [{name: timed(work)[0] for name, work in works.items()} for _ in range(repeats)]
-    return {name: statistics.median(run[name] for run in runs) for name in works}
+def chunk_sizes(model: Any, tokens: int, batch: int, repeats: int) -> dict[str, float]:
+    attribute = partial(method_of(model).attribute, sentences(None, tokens, batch), target=1, n_steps=STEPS)
+    works = {str(chunk): partial(attribute, internal_batch_size=chunk) for chunk in CHUNKS[tokens, batch]}
+    return medians(turns(works, repeats))
 
 
-def chunk_sizes(model: nn.Module, tokens: int, batch: int, repeats: int) -> dict[str, float]:
-    method, ids = method_of(model), sentences(None, tokens, batch)
-    return in_turn(
-        {
-            str(chunk): lambda c=chunk: method.attribute(ids, target=1, n_steps=STEPS, internal_batch_size=c)
-            for chunk in CHUNKS[tokens, batch]
-        },
-        repeats,
-    )
-
-
-def half_precision(model: nn.Module, tokens: int, repeats: int) -> dict[str, Any]:
+def half_precision(model: Any, tokens: int, repeats: int) -> dict[str, float]:
     method, ids = method_of(model), sentences(None, tokens, 1)
 
-    def work(cast: bool) -> Any:
+    def work(cast: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16) if cast else contextlib.nullcontext():
-            return method.attribute(ids, target=1, n_steps=STEPS)
+            method.attribute(ids, target=1, n_steps=STEPS)
 
-    return in_turn({"float32": lambda: work(False), "bfloat16": lambda: work(True)}, repeats)
+    return medians(turns({"float32": partial(work, False), "bfloat16": partial(work, True)}, repeats))
 
 
 def half_precision_error(limit: int | None) -> dict[str, float]:
     """On the bundled model and reviews: relative errors of layers' attributions, rank correlation of head scores."""
     classifier = Classifier(None, None, "probability")
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
-    errors, exact_heads, cast_heads = [], [], []
+    errors: list[float] = []
+    exact_heads: list[Tensor] = []
+    cast_heads: list[Tensor] = []
     for batch in classifier.batches([text for text, _ in load_reviews()][:limit], None, 12):
         ids, *rest = batch.inputs
         options = {
@@ -102,31 +92,29 @@ def half_precision_error(limit: int | None) -> dict[str, float]:
         ]  # fmt: skip
         exact_heads.append(torch.stack([head_scores(attribution) for attribution in exact]).double())
         cast_heads.append(torch.stack([head_scores(attribution.float()) for attribution in cast]).double())
-    ranks = [torch.cat(some, 1).mean(1).flatten().argsort().argsort().double() for some in (exact_heads, cast_heads)]
+    exact_mean, cast_mean = (torch.cat(some, 1).mean(1) for some in (exact_heads, cast_heads))
     return {
         "median error": statistics.median(errors),
         "worst error": max(errors),
-        "rank correlation of heads": float(torch.corrcoef(torch.stack(ranks))[0, 1]),
+        "rank correlation of heads": rank_correlation(exact_mean, cast_mean),
     }
 
 
-def compiled(size: str, tokens: int, repeats: int) -> dict[str, Any]:
-    plain, _ = build(size)
-    fast, _ = build(size)
+def compiled(tokens: int, repeats: int) -> dict[str, float]:
+    plain, _ = build(SIZE)
+    fast, _ = build(SIZE)
     for block in fast.bert.encoder.layer:
         block.intermediate.compile(dynamic=True)
         block.output.compile(dynamic=True)
     ids = sentences(None, tokens, 1)
-    methods = {"as it is": method_of(plain), "compiled": method_of(fast)}
-
-    def work(name: str) -> Any:
-        return methods[name].attribute(ids, target=1, n_steps=STEPS)
-
-    first, there = timed(lambda: work("compiled"))
-    exact = work("as it is")
+    works = {
+        name: partial(method_of(model).attribute, ids, target=1, n_steps=STEPS)
+        for name, model in (("as it is", plain), ("compiled", fast))
+    }
+    first, there = timed(works["compiled"])
+    exact = works["as it is"]()
     error = max(float((a - b).norm() / b.norm()) for a, b in zip(there, exact, strict=True))
-    found = in_turn({name: lambda n=name: work(n) for name in methods}, repeats)
-    return found | {"first call": first, "largest relative difference": error}
+    return medians(turns(works, repeats)) | {"first call": first, "largest relative difference": error}
 
 
 def cost_of_rows(size: str, tokens: int, repeats: int) -> dict[str, float]:
@@ -137,17 +125,17 @@ def cost_of_rows(size: str, tokens: int, repeats: int) -> dict[str, float]:
     def work(rows: int) -> None:
         model(inputs_embeds=inner.expand(rows, -1, -1).clone().requires_grad_()).logits[:, 1].sum().backward()
 
-    return {str(rows): 1000 * seconds(lambda r=rows: work(r), 3 * repeats) / rows for rows in ROWS}
+    return {str(rows): 1000 * seconds(partial(work, rows), 3 * repeats) / rows for rows in ROWS}
 
 
-def where_the_time_goes(model: nn.Module, tokens: int) -> dict[str, Any]:
-    method, ids = method_of(model), sentences(None, tokens, 1)
+def where_the_time_goes(model: Any, tokens: int) -> dict[str, Any]:
+    ids = sentences(None, tokens, 1)
+    attribute = partial(method_of(model).attribute, ids, target=1, n_steps=STEPS)
     with torch.no_grad():
-        unit = seconds(lambda: model(ids.expand(10, -1)), 3) / 10
-    method.attribute(ids, target=1, n_steps=STEPS)
-    whole, _ = timed(lambda: method.attribute(ids, target=1, n_steps=STEPS))
+        unit = seconds(partial(model, ids.expand(10, -1)), 3) / 10
+    whole = seconds(attribute, 1)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        method.attribute(ids, target=1, n_steps=STEPS)
+        attribute()
     spent = dict.fromkeys([*KINDS, "the rest"], 0.0)
     for event in profiler.key_averages():
         name = event.key.removeprefix("aten::")
@@ -161,56 +149,52 @@ def where_the_time_goes(model: nn.Module, tokens: int) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace, store: Store) -> dict[str, Any]:
-    size = "BERT-base size"
-    model, _ = build(size)
-    works: dict[str, Callable[[], Any]] = {
-        "chunks, 128 tokens": lambda: chunk_sizes(model, 128, 1, args.repeats),
-        "chunks, 32 tokens, batch 4": lambda: chunk_sizes(model, 32, 4, args.repeats),
-        "bfloat16": lambda: half_precision(model, 128, args.repeats),
-        "bfloat16, error": lambda: half_precision_error(args.limit),
-        "compile": lambda: compiled(size, 128, args.repeats),
-        "rows, bundled, 32 tokens": lambda: cost_of_rows("bundled", 32, args.repeats),
-        f"rows, {size}, 32 tokens": lambda: cost_of_rows(size, 32, args.repeats),
-        f"rows, {size}, 128 tokens": lambda: cost_of_rows(size, 128, args.repeats),
-        "profile": lambda: where_the_time_goes(model, 128),
+    model, _ = build(SIZE)
+    works: dict[str, Callable[[], object]] = {
+        "chunks, 128 tokens": partial(chunk_sizes, model, 128, 1, args.repeats),
+        "chunks, 32 tokens, batch 4": partial(chunk_sizes, model, 32, 4, args.repeats),
+        "bfloat16": partial(half_precision, model, 128, args.repeats),
+        "bfloat16, error": partial(half_precision_error, args.limit),
+        "compile": partial(compiled, 128, args.repeats),
+        "rows, bundled, 32 tokens": partial(cost_of_rows, BUNDLED, 32, args.repeats),
+        f"rows, {SIZE}, 32 tokens": partial(cost_of_rows, SIZE, 32, args.repeats),
+        f"rows, {SIZE}, 128 tokens": partial(cost_of_rows, SIZE, 128, args.repeats),
+        "profile": partial(where_the_time_goes, model, 128),
     }
     return {name: store.get(name, work) for name, work in tqdm(works.items(), desc="trials")}
 
 
-def table(figures: dict[str, Any]) -> str:
+def markdown(figures: dict[str, Any]) -> str:
     found = figures["found"]
     half, loss, comp, prof = (found[name] for name in ("bfloat16", "bfloat16, error", "compile", "profile"))
-    chunks = "\n".join(
-        f"| {name.removeprefix('chunks, ')} | "
-        + ", ".join(f"{chunk}: {time:.2f} s" for chunk, time in times.items()) + " |"
-        for name, times in found.items() if name.startswith("chunks")
-    )  # fmt: skip
-    rows = "\n".join(
-        f"| {name.removeprefix('rows, ')} | " + " | ".join(f"{found[name][str(r)]:.2f}" for r in ROWS) + " |"
-        for name in found if name.startswith("rows")
-    )  # fmt: skip
-    times = "\n".join(f"| {kind} | {part:.0%} |" for kind, part in prof["shares"].items())
+    chunks = [
+        [name.removeprefix("chunks, "), ", ".join(f"{chunk}: {time:.2f} s" for chunk, time in times.items())]
+        for name, times in found.items()
+        if name.startswith("chunks")
+    ]
+    rows = [
+        [name.removeprefix("rows, "), *(f"{times[str(r)]:.2f}" for r in ROWS)]
+        for name, times in found.items()
+        if name.startswith("rows")
+    ]
+    shares = [[kind, f"{part:.0%}"] for kind, part in prof["shares"].items()]
     return f"""# Trials
 
 Ways to be faster, at BERT-base size (random weights), every fourth layer, {STEPS} Gauss-Legendre steps, one
-sentence of 128 tokens where not said otherwise. Made by `python benchmarks/trials.py`; {line()}.
+sentence of 128 tokens where not said otherwise. Made by `python -m benchmarks.trials`; {line(figures["environment"])}.
 
 ## Where the time goes
 
 {prof["seconds"]:.1f} s, {prof["forward passes a step"]:.1f} forward passes (per row of a batch) a step, for three
 layers. By torch's profiler:
 
-| | |
-| --- | --- |
-{times}
+{table(["", ""], shares)}
 
 ## Chunk size
 
 Seconds by `internal_batch_size`; None is what the engine picks.
 
-| | |
-| --- | --- |
-{chunks}
+{table(["", ""], chunks)}
 
 ## bfloat16 by autocast
 
@@ -232,29 +216,21 @@ Milliseconds a row of a forward and backward pass, by rows in the batch. Toleran
 and layer; what larger batches save is the most that putting layers together could give. Not built: it would serve
 single short sentences alone, and rows of the upper layers would be computed in the lower ones for nothing.
 
-| | {" | ".join(str(r) for r in ROWS)} |
-|{" --- |" * (len(ROWS) + 1)}
-{rows}
+{table(["", *map(str, ROWS)], rows)}
 
 On a GPU: not measured.
 """
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line("trials", __doc__, threads=2)
     parser.add_argument("--limit", type=int, help="only so many reviews for the error of bfloat16")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    settings = {name: value for name, value in vars(args).items() if name != "output"}
+    args = parsed(parser)
+    settings = settings_of(args)
     store = Store(args.output / "trials.jsonl", settings)
     figures = {"settings": settings, "environment": environment(), "found": measure(args, store)}
-    (args.output / "trials.json").write_text(json.dumps(figures, indent=1) + "\n")
-    (args.output / "trials.md").write_text(table(figures))
-    store.file.unlink()
-    print(table(figures))
+    store.finish(figures, markdown(figures))
 
 
 if __name__ == "__main__":

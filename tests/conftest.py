@@ -1,7 +1,6 @@
-import importlib
 import os
+import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,25 +12,16 @@ THREADS = os.environ.get("CAPTUM_ATTATTR_TEST_THREADS", "1")
 torch.set_num_threads(int(THREADS))
 os.environ["OMP_NUM_THREADS"] = THREADS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
 
 @pytest.fixture
-def load(monkeypatch):
-    """Imports a benchmark, or a module of one."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+def run_benchmark(monkeypatch, tmp_path):
+    """Runs a benchmark as ``python -m`` does, without a process of its own: that is what takes the time."""
 
+    def run(name: str, *options: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, "--output", str(tmp_path), "--threads", THREADS, *options])
+        runpy.run_module(f"benchmarks.{name}", run_name="__main__")
 
-@pytest.fixture
-def run_benchmark(load, monkeypatch, tmp_path):
-    """Runs a benchmark as from the command line, without a process of its own: that is what takes the time."""
-
-    def main(script: str, *options: str) -> None:
-        monkeypatch.setattr(sys, "argv", [script, "--output", str(tmp_path), "--threads", THREADS, *options])
-        load(script).main()
-
-    return main
+    return run
 
 
 def pytest_sessionfinish(session):

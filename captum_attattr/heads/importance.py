@@ -92,8 +92,8 @@ class Importance:
 
         Args:
             count: A number of heads (int), or a fraction of the heads that are left (float from 0 to 1, rounded).
-            normalize: See :meth:`normalized`. "l2" kept more accuracy in ``benchmarks/pruning.py`` with most measures
-                (all but attattr, where it made no clear difference), and is the command line's default.
+            normalize: See :meth:`normalized`. "l2" kept more accuracy in ``benchmarks/results/pruning.md`` with most
+                measures (all but attattr, where it made no clear difference), and is the command line's default.
 
         Raises:
             ValueError: ``count`` is below 0 or larger than possible.

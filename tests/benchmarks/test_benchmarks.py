@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,39 +14,62 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import benchmarks
+from benchmarks.setup import sized_models
+from benchmarks.setup.results import Store
+from captum_attattr import SelfAttentionAttribution
 from captum_attattr.demo import REVIEWS, load_demo
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FOLDER = Path(benchmarks.__file__).parent
+QUESTIONS = sorted({module.name for module in pkgutil.iter_modules(benchmarks.__path__)} - {"setup"})
 
 
 def refuse():
     raise AssertionError("was worked out before")
 
 
-def test_a_store_goes_on_where_it_was_broken_off(load, tmp_path):
-    store = load("store").Store(tmp_path / "new" / "run.jsonl", {"seed": 0, "sizes": (1, 2)})
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_each_question_is_listed_and_has_help(name, run_benchmark, capsys):
+    assert f"\n* ``{name}``: " in benchmarks.__doc__
+    with pytest.raises(SystemExit) as end:
+        run_benchmark(name, "--help")
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: python -m benchmarks.{name} ")
+    assert f"\n    python -m benchmarks.{name}" in text
+
+
+def test_commands_in_documents_lead_to_a_benchmark():
+    documents = [*FOLDER.glob("results/*.md"), *FOLDER.parent.glob("*.md")]
+    text = "\n".join(document.read_text(encoding="utf-8") for document in documents)
+    commands = re.findall(r"python\s+-m\s+(benchmarks\.\w+)", text)
+    assert len(set(commands)) >= 10
+    assert [name for name in commands if importlib.util.find_spec(name) is None] == []
+
+
+def test_a_store_goes_on_where_it_was_broken_off(tmp_path):
+    store = Store(tmp_path / "new" / "run.jsonl", {"seed": 0, "sizes": (1, 2)})
     assert store.get("one", lambda: {"a": (1, 2)}) == {"a": [1, 2]}
     with store.file.open("a") as lines:
         lines.write('["two", {"a')  # broken off here
-    again = load("store").Store(store.file, {"seed": 0, "sizes": (1, 2)})
+    again = Store(store.file, {"seed": 0, "sizes": (1, 2)})
     assert again.get("one", refuse) == {"a": [1, 2]}
     assert again.get("two", lambda: 2) == 2
-    third = load("store").Store(store.file, {"seed": 0, "sizes": (1, 2)})
+    third = Store(store.file, {"seed": 0, "sizes": (1, 2)})
     assert third.results == {"one": {"a": [1, 2]}, "two": 2}
     before = store.file.read_bytes()
     with pytest.raises(SystemExit, match="made with other settings"):
-        load("store").Store(store.file, {"seed": 1, "sizes": (1, 2)})
+        Store(store.file, {"seed": 1, "sizes": (1, 2)})
     assert store.file.read_bytes() == before
 
 
-def test_tolerance(run_benchmark, load, monkeypatch, tmp_path):
+def test_tolerance(run_benchmark, monkeypatch, tmp_path):
     options = ("--data", str(REVIEWS), "--limit", "3", "--reference", "16", "--batch-size", "2")
-    tolerance = load("tolerance")
     with monkeypatch.context() as broken_off:
-        broken_off.setattr(tolerance, "table", lambda *_: refuse())
+        broken_off.setattr(Store, "finish", lambda *_: refuse())
         with pytest.raises(AssertionError):
             run_benchmark("tolerance", *options)
-    monkeypatch.setattr(tolerance, "measure", lambda *_: refuse())  # all of it is kept
+    monkeypatch.setattr(SelfAttentionAttribution, "attribute", lambda *_, **__: refuse())  # all of it is kept
     run_benchmark("tolerance", *options)
     figures = json.loads((tmp_path / "tolerance.json").read_text())
     assert figures["sentences"] == 3
@@ -54,9 +80,9 @@ def test_tolerance(run_benchmark, load, monkeypatch, tmp_path):
     assert "| pairs above 2e-2 | 0 | 0 |" in (tmp_path / "tolerance.md").read_text()
 
 
-def test_speed(run_benchmark, tmp_path, monkeypatch, load):
-    monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
-    monkeypatch.setattr(load("speed"), "growth", lambda *_: {"layers": [(2, 0.1)]})
+def test_speed(run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
+    monkeypatch.setattr("benchmarks.speed.growth.growth", lambda *_: {"layers": [(2, 0.1)]})
     run_benchmark("speed", "--sizes", "BERT-base size", "--tokens", "8", "--batch", "1", "2", "--repeats", "1")
     figures = json.loads((tmp_path / "speed.json").read_text())
     assert figures["same_work"]["relative_difference"] < 1e-4
@@ -65,8 +91,8 @@ def test_speed(run_benchmark, tmp_path, monkeypatch, load):
     assert "## Growth" in (tmp_path / "speed.md").read_text()
 
 
-def test_trials(run_benchmark, tmp_path, monkeypatch, load):
-    monkeypatch.setitem(load("speed").SIZES, "BERT-base size", (2, 24, 12))
+def test_trials(run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes a minute, and a C++ compiler
     run_benchmark("trials", "--limit", "2", "--repeats", "1")
     found = json.loads((tmp_path / "trials.json").read_text())["found"]
@@ -77,8 +103,9 @@ def test_trials(run_benchmark, tmp_path, monkeypatch, load):
 
 
 def test_memory(tmp_path):
-    script = [sys.executable, str(BENCHMARKS / "memory.py"), "--sizes", "--tokens", "256", "--threads", "1"]
-    done = subprocess.run([*script, "--output", str(tmp_path)], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.memory", "--sizes", "--tokens", "256", "--threads", "1"]
+    command += ["--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=FOLDER.parent)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "memory.json").read_text())["long"]["256"]
     assert all(found[how]["mebibytes"] > 0 for how in ("pass", "reduced"))
@@ -106,8 +133,8 @@ def test_pruning(run_benchmark, tmp_path):
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
 
 
-def test_convergence(run_benchmark, load, monkeypatch, tmp_path):
-    monkeypatch.setattr(load("convergence"), "METHODS", ("riemann_left", "gausslegendre"))
+def test_convergence(run_benchmark, monkeypatch, tmp_path):
+    monkeypatch.setattr("benchmarks.convergence.cases.METHODS", ("riemann_left", "gausslegendre"))
     (tmp_path / "one.tsv").write_text("sentence\nA dull film.\n")
     run_benchmark("convergence", "--data", str(tmp_path / "one.tsv"), "--limit", "1", "--reference", "32")
     found = json.loads((tmp_path / "convergence.json").read_text())["figures"]

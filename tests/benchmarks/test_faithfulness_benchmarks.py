@@ -7,11 +7,14 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.faithfulness.samples import Sample
+from benchmarks.faithfulness.words import split_by_verdict
+
 
 @pytest.fixture
 def run(run_benchmark):
     """Two steps on the path will do."""
-    return lambda script, *options: run_benchmark(script, "--steps", "2", *options)
+    return lambda name, *options: run_benchmark(name, "--steps", "2", *options)
 
 
 def test_faithfulness_goes_on_where_it_was(run, tmp_path):
@@ -43,13 +46,12 @@ def test_sanity_runs(run, tmp_path):
     assert (tmp_path / "sanity.md").read_text().count("\n## ") == 6
 
 
-def sample(report, values: dict[str, list[float]]):
+def sample(values: dict[str, list[float]]):
     records = [{"part": {name: column[row] for name, column in values.items()}} for row in range(40)]
-    return report.Sample(records, "part", lambda value: value)
+    return Sample(records, "part", lambda value: value)
 
 
-def test_words_follow_the_intervals(load):
-    words, report = load("faithfulness_words"), load("faithfulness_report")
+def test_words_follow_the_intervals():
     noise = np.random.default_rng(0).normal(0, 0.1, (4, 40))
     rows = {
         "good": noise[0] + 1,
@@ -58,24 +60,23 @@ def test_words_follow_the_intervals(load):
         "random 0": noise[3] - 1,
         "random 1": noise[3] + 1,
     }
-    found = sample(report, {name: list(row) for name, row in rows.items()})
+    found = sample({name: list(row) for name, row in rows.items()})
     assert found.values["random"] == pytest.approx(noise[3])
     assert found.best(["bad", "good"]) == "good"
     assert found.best(["bad", "good"], lowest=True) in ("bad", "as bad")
-    assert words.split_by_verdict(found, "good", ["bad", "as bad"]) == ["better than *bad* and *as bad*"]
-    assert words.split_by_verdict(found, "good", ["bad"], lowest=True) == ["worse than *bad*"]
-    assert words.split_by_verdict(found, "bad", ["good", "as bad"]) == [
+    assert split_by_verdict(found, "good", ["bad", "as bad"]) == ["better than *bad* and *as bad*"]
+    assert split_by_verdict(found, "good", ["bad"], lowest=True) == ["worse than *bad*"]
+    assert split_by_verdict(found, "bad", ["good", "as bad"]) == [
         "not told apart from *as bad*",
         "worse than *good*",
     ]
 
 
-def test_intervals_cover_the_mean(load):
+def test_intervals_cover_the_mean():
     """Of many samples of a known mean, about 95% of the intervals hold it."""
-    report = load("faithfulness_report")
     generator, held = np.random.default_rng(1), 0
     for _ in range(60):
-        mean, low, high = sample(report, {"one": list(generator.normal(3, 1, 40))}).mean("one")
+        mean, low, high = sample({"one": list(generator.normal(3, 1, 40))}).mean("one")
         assert low < mean < high
         held += low < 3 < high
     assert 50 <= held <= 60

@@ -20,8 +20,6 @@ from captum_attattr.files.examples import read_examples
 from captum_attattr.files.writing import only_here
 from captum_attattr.triggers import attack, extract_triggers, load_triggers
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "triggers.py"
-
 
 @pytest.fixture(autouse=True)
 def in_a_folder_of_its_own(tmp_path, monkeypatch):
@@ -227,12 +225,11 @@ def test_help_shows_examples(run):
 @pytest.fixture
 def benchmark(monkeypatch, capsys):
     """Run it in this process: its figures."""
-    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
 
     def run(*words):
         settings = "--data data --limit 4 --words 6 --top 1 --token-steps 4 --steps 2 --seeds 2 --output results"
-        monkeypatch.setattr("sys.argv", ["triggers.py", *settings.split(), *words])
-        runpy.run_path(str(BENCHMARK), run_name="__main__")
+        monkeypatch.setattr("sys.argv", ["triggers", *settings.split(), *words])
+        runpy.run_module("benchmarks.triggers", run_name="__main__")
         assert capsys.readouterr().out == Path("results/triggers.md").read_text() + "\n"
         return json.loads(Path("results/triggers.json").read_text())
 

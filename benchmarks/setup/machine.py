@@ -1,0 +1,34 @@
+"""The machine and the versions that figures depend on besides the code."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import captum
+import torch
+import transformers
+
+
+def environment() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "captum": captum.__version__,
+        "machine": platform.machine(),
+        "threads": str(torch.get_num_threads()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def line(found: Mapping[str, str]) -> str:
+    """An environment in a line of text."""
+    return ", ".join(f"{name} {value}" for name, value in found.items())
+
+
+def resident_mebibytes(field: str = "VmRSS") -> float:
+    """This process's resident set, or the peak of it, "VmHWM" (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
