@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.setup.attributing import attributed
-from benchmarks.setup.command_line import command_line, parsed
+from benchmarks.setup.command_line import add_language_model, command_line, parsed
 from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
-from benchmarks.setup.rough_models import Explained, Rough, add_language_model, language_model
+from benchmarks.setup.rough_models import Explained, Rough, language_model
 from benchmarks.setup.timing import timed
 from captum_attattr import SelfAttentionAttribution, rough_layers, token_scores
 from captum_attattr.faithfulness import EdgeRemoval, TokenRemoval, comprehensiveness

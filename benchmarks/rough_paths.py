@@ -26,13 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.setup.attributing import attributed
-from benchmarks.setup.command_line import command_line, parsed
+from benchmarks.setup.command_line import add_language_model, command_line, parsed
 from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
 from benchmarks.setup.rough_models import (
     Explained,
     Rough,
-    add_language_model,
     copying_decoder,
     copying_t5,
     language_model,

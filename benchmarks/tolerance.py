@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.setup.attributing import attributed
+from benchmarks.setup.attributing import attributed, relative_errors
 from benchmarks.setup.command_line import add_texts, command_line, parsed, settings_of
 from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
@@ -38,12 +38,7 @@ def measure(classifier: Classifier, batch: Batch, args: argparse.Namespace) -> l
     settings = {"target": target, "additional_forward_args": tuple(rest)}
     found, reached, converged = attributed(method, ids, args.tolerance, n_steps=args.steps, **settings)
     exact = method.attribute(ids, n_steps=args.reference, **settings)
-    errors = torch.stack(
-        [
-            (one - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
-            for one, other in zip(found, exact, strict=True)
-        ]
-    )
+    errors = relative_errors(found, exact)
     columns = {"errors": errors, "evaluations": reached.evaluations, "gaps": reached.gap, "converged": converged}
     return [{name: values[:, row].tolist() for name, values in columns.items()} for row in range(len(batch.places))]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
+from benchmarks.setup.attributing import relative_errors
 from benchmarks.setup.command_line import command_line, parsed, settings_of
 from benchmarks.setup.machine import environment, line
 from benchmarks.setup.rank_correlation import rank_correlation
@@ -86,10 +87,7 @@ def half_precision_error(limit: int | None) -> dict[str, float]:
         exact = method.attribute(ids, **options)
         with torch.autocast("cpu", torch.bfloat16):
             cast = method.attribute(ids, **options)
-        errors += [
-            float(e) for one, other in zip(cast, exact, strict=True)
-            for e in (one.float() - other).flatten(1).norm(dim=1) / other.flatten(1).norm(dim=1)
-        ]  # fmt: skip
+        errors += relative_errors(cast, exact).flatten().tolist()
         exact_heads.append(torch.stack([head_scores(attribution) for attribution in exact]).double())
         cast_heads.append(torch.stack([head_scores(attribution.float()) for attribution in cast]).double())
     exact_mean, cast_mean = (torch.cat(some, 1).mean(1) for some in (exact_heads, cast_heads))
@@ -112,8 +110,7 @@ def compiled(tokens: int, repeats: int) -> dict[str, float]:
         for name, model in (("as it is", plain), ("compiled", fast))
     }
     first, there = timed(works["compiled"])
-    exact = works["as it is"]()
-    error = max(float((a - b).norm() / b.norm()) for a, b in zip(there, exact, strict=True))
+    error = float(relative_errors(there, works["as it is"]()).max())
     return medians(turns(works, repeats)) | {"first call": first, "largest relative difference": error}
 
 

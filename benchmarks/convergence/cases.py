@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.setup.attributing import attributed
+from benchmarks.setup.attributing import attributed, relative_errors
 from benchmarks.setup.by_hand import by_hand
 from benchmarks.setup.timing import timed
 from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -61,8 +61,5 @@ class Case:
         return SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model), path=self.path)
 
     def _entry(self, seconds: float, attributions: list[Tensor], evaluations: list[int]) -> dict[str, Any]:
-        errors = [
-            float((one.double() - other).norm() / other.norm())
-            for one, other in zip(attributions, self.reference, strict=True)
-        ]
+        errors = relative_errors(attributions, self.reference)[:, 0].tolist()
         return {"errors": errors, "seconds": seconds, "evaluations": evaluations}

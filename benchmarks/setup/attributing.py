@@ -1,10 +1,12 @@
-"""Attributions to a tolerance, with how far they converged."""
+"""Attributions to a tolerance, with how far they converged; and errors against a reference."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from captum_attattr import SelfAttentionAttribution
@@ -25,3 +27,9 @@ def attributed(
     if reached is None or reached.converged is None:
         raise RuntimeError("An attribution to a tolerance says whether it converged.")
     return found, reached, reached.converged
+
+
+def relative_errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
+    """(layer, example), in the L2 norm."""
+    pairs = [(one.to(other).flatten(1), other.flatten(1)) for one, other in zip(found, exact, strict=True)]
+    return torch.stack([(one - other).norm(dim=1) / other.norm(dim=1) for one, other in pairs])

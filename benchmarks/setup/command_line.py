@@ -31,6 +31,14 @@ def add_texts(
     parser.add_argument("--seed", type=int, default=0, help="of all random choices")
 
 
+def add_language_model(parser: argparse.ArgumentParser, examples: str, *, required: bool) -> None:
+    """The options that say where the language model is, how many of the examples there are, and the tolerance."""
+    parser.add_argument("--folder", type=Path, required=required, help="of a language model of transformers")
+    parser.add_argument("--gguf", help="its file in that folder, where it is a GGUF")
+    parser.add_argument("--examples", type=int, default=20, help=examples)
+    parser.add_argument("--tolerance", type=float, default=0.01)
+
+
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The options as they were given; torch has its threads, and the folder for the results is there."""
     args = parser.parse_args()

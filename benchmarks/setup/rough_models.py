@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,14 +123,6 @@ def language_model(folder: Path, gguf: str | None, examples: int) -> Rough:
         right, wrong = (tokenizer(word, add_special_tokens=False).input_ids[0] for word in words)
         questions.append((tokenizer(prompt, return_tensors="pt").input_ids, _difference(right, wrong)))
     return Rough(model, attention_layers, questions)
-
-
-def add_language_model(parser: argparse.ArgumentParser, examples: str, *, required: bool) -> None:
-    """The options that say where the language model is, how many of the examples there are, and the tolerance."""
-    parser.add_argument("--folder", type=Path, required=required, help="of a language model of transformers")
-    parser.add_argument("--gguf", help="its file in that folder, where it is a GGUF")
-    parser.add_argument("--examples", type=int, default=20, help=examples)
-    parser.add_argument("--tolerance", type=float, default=0.01)
 
 
 def _encoder_layers(model: Any) -> list[nn.Module]:

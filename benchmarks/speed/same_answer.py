@@ -10,7 +10,7 @@ import torch
 from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 
-from benchmarks.setup.attributing import attributed
+from benchmarks.setup.attributing import attributed, relative_errors
 from benchmarks.setup.by_hand import by_hand
 from benchmarks.setup.sized_models import BUNDLED, build, sentences
 from benchmarks.setup.timing import timed
@@ -59,9 +59,9 @@ class Cell:
             )
             entry[f"by_hand_{steps}_seconds"] = seconds * self.parts * steps / few
             if exact is not None:
-                entry[f"by_hand_{steps}_error"] = worst_error(theirs, exact)
+                entry[f"by_hand_{steps}_error"] = float(relative_errors(theirs, exact).max())
         if exact is not None:
-            entry["ours_error"] = worst_error(found, exact)
+            entry["ours_error"] = float(relative_errors(found, exact).max())
         return entry | {"tokens_only_seconds": self.token_level()}
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -96,7 +96,3 @@ class Cell:
 
     def rows(self, steps: int) -> int:
         return max(len(self.ids), min(steps * len(self.ids), self.most_rows))
-
-
-def worst_error(ours: list[Tensor], exact: list[Tensor]) -> float:
-    return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, exact, strict=True))
