@@ -1,4 +1,4 @@
-"""Measurements behind the figures that are published, a question each; run them from the folder that holds this one.
+"""Benchmarks: the questions whose answers are measured, and how. They are run from the folder that holds this one:
 
     python -m benchmarks.faithfulness --data FOLDER
     python -m benchmarks.faithfulness --help

@@ -29,13 +29,7 @@ from benchmarks.setup.attributing import attributed
 from benchmarks.setup.command_line import add_language_model, command_line, parsed
 from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
-from benchmarks.setup.rough_models import (
-    Explained,
-    Rough,
-    copying_decoder,
-    copying_t5,
-    language_model,
-)
+from benchmarks.setup.rough_models import Explained, Rough, copying_decoder, copying_t5, language_model
 from captum_attattr import SelfAttentionAttribution
 from captum_attattr.attribution.self_attention import PathName
 
@@ -160,9 +154,9 @@ def markdown(figures: dict[str, Any]) -> str:
     return f"""# Accuracy to a tolerance where paths are rough
 
 `tolerance={s["tolerance"]}` in float32, F a difference of two logits, each question by itself; reference: the same
-integrator in float64 at a tolerance of {references}. Made by `python -m
-benchmarks.rough_paths` (the language model with `--models smollm2 --folder FOLDER`). The
-small models were trained on saying a list of words once more.
+integrator in float64 at a tolerance of {references}. Made by
+`python -m benchmarks.rough_paths` (the language model with `--models smollm2 --folder FOLDER`). The small models were
+trained on saying a list of words once more.
 
 {table(head, [row(name, kind, models[name][kind]) for name, kind in kinds])}
 

@@ -109,7 +109,7 @@ class Task:
         gone = hashlib.sha256(repr(sorted(removed)).encode()).hexdigest()[:8] if removed else "none"
         # Sentences of like length go together, so that nothing is padded for long.
         order = sorted(wanted, key=lambda place: self.lengths[place])
-        there = np.array([place for place, head in enumerate(self.grid) if head not in set(removed)])
+        there = np.array([place for place, head in enumerate(self.grid) if head not in set(removed)], dtype=int)
         found = np.full((len(wanted), len(self.grid)), np.nan)
         model = cache(lambda: self.without(removed))
         for start in range(0, len(order), CHUNK):
