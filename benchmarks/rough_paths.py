@@ -93,7 +93,7 @@ def reference_error(model: nn.Module, rough: Rough, layer: int, args: argparse.N
     method = method_of(model, [rough.layers(model)[layer]], explained)
     (own,), *_ = attributed(method, ids, args.reference, n_steps=args.most)
     with (
-        mock.patch("captum_attattr.attribution.self_attention.quadrature", graded_gauss),
+        mock.patch("captum_attattr.attribution.integrals.quadrature", graded_gauss),
         warnings.catch_warnings(action="ignore"),
     ):
         (exact,) = method.attribute(ids, n_steps=2048, method="riemann_middle")

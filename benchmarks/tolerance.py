@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.setup.attributing import attributed, relative_errors
+from benchmarks.setup.attributing import attributed, predicted, relative_errors
 from benchmarks.setup.command_line import add_texts, command_line, parsed, settings_of
 from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
@@ -33,9 +33,8 @@ OUTPUTS: tuple[Asked, ...] = ("probability", "logit")
 def measure(classifier: Classifier, batch: Batch, args: argparse.Namespace) -> list[dict[str, Any]]:
     """True errors, evaluations and gaps of a batch, (layers,) for each sentence."""
     ids, *rest = batch.inputs
-    target = classifier.predict(batch)[0].argmax(-1).tolist()
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
-    settings = {"target": target, "additional_forward_args": tuple(rest)}
+    settings = {"target": predicted(classifier, batch), "additional_forward_args": tuple(rest)}
     found, reached, converged = attributed(method, ids, args.tolerance, n_steps=args.steps, **settings)
     exact = method.attribute(ids, n_steps=args.reference, **settings)
     errors = relative_errors(found, exact)

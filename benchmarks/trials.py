@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from tqdm import tqdm
 
-from benchmarks.setup.attributing import relative_errors
+from benchmarks.setup.attributing import predicted, relative_errors
 from benchmarks.setup.command_line import command_line, parsed, settings_of
 from benchmarks.setup.machine import environment, line
 from benchmarks.setup.rank_correlation import rank_correlation
@@ -81,7 +81,7 @@ def half_precision_error(limit: int | None) -> dict[str, float]:
     for batch in classifier.batches([text for text, _ in load_reviews()][:limit], None, 12):
         ids, *rest = batch.inputs
         options = {
-            "target": classifier.predict(batch)[0].argmax(-1).tolist(),
+            "target": predicted(classifier, batch),
             "additional_forward_args": tuple(rest), "n_steps": STEPS,
         }  # fmt: skip
         exact = method.attribute(ids, **options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.setup.attributing import attributed, relative_errors
+from benchmarks.setup.attributing import attributed, predicted, relative_errors
 from benchmarks.setup.by_hand import by_hand
 from benchmarks.setup.timing import timed
 from captum_attattr import SelfAttentionAttribution, attention_layers
@@ -34,7 +34,7 @@ class Case:
         (batch,), _ = (list(one.batches([text], None, 1)) for one in (classifier, exact))
         self.classifier, self.path = classifier, path
         self.ids, *rest = batch.inputs
-        target = int(classifier.predict(batch)[0].argmax())
+        (target,) = predicted(classifier, batch)
         self.options = {"target": target, "additional_forward_args": tuple(rest)}
         self.reference: list[Tensor] = self._method(exact).attribute(self.ids, **self.options, n_steps=reference)
 

@@ -1,4 +1,4 @@
-"""Attributions to a tolerance, with how far they converged; and errors against a reference."""
+"""Predicted classes, attributions to a tolerance with how far they converged, and errors against a reference."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from torch import Tensor
 
 from captum_attattr import SelfAttentionAttribution
 from captum_attattr.engine.integration import Convergence
+from captum_attattr.text.classifier import Batch, Classifier
+
+
+def predicted(classifier: Classifier, batch: Batch) -> list[int]:
+    """The class of each text."""
+    with torch.no_grad():
+        classes: list[int] = classifier.outputs(*batch.inputs).argmax(-1).tolist()
+    return classes
 
 
 def attributed(

@@ -11,6 +11,7 @@ from captum.attr import LayerIntegratedGradients
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.setup.attributing import predicted
 from benchmarks.triggers.report import PAIR, SHAPE, WORD
 from captum_attattr.files.examples import Example
 from captum_attattr.text.classifier import Batch, Classifier
@@ -29,7 +30,7 @@ def by_tokens(examples: Sequence[Example], classifier: Classifier, args: argpars
     found = []
     with tqdm(total=len(examples), desc="Integrated gradients", unit="text") as bar:
         for batch in in_batches(classifier, examples, 8):
-            attributions, predicted = integrated_gradients(batch, classifier, args.token_steps)
+            attributions, classes = integrated_gradients(batch, classifier, args.token_steps)
             for row, place in enumerate(batch.places):
                 scores = attributions[row, : len(batch.tokens[row])].masked_fill(
                     torch.tensor(batch.special[row]), -torch.inf
@@ -40,7 +41,7 @@ def by_tokens(examples: Sequence[Example], classifier: Classifier, args: argpars
                 found.append(
                     Trigger(
                         tuple(word.text for word in chosen), tuple(word.position for word in chosen),
-                        label=classifier.labels[predicted[row]], shares=tuple(best.values.tolist()),
+                        label=classifier.labels[classes[row]], shares=tuple(best.values.tolist()),
                     )
                 )  # fmt: skip
             bar.update(len(batch.places))
@@ -50,17 +51,16 @@ def by_tokens(examples: Sequence[Example], classifier: Classifier, args: argpars
 def integrated_gradients(batch: Batch, classifier: Classifier, n_steps: int) -> tuple[Tensor, list[int]]:
     """One attribution a token (batch, token), of the probability of the predicted class, and the classes."""
     ids, *rest = batch.inputs
-    with torch.no_grad():
-        predicted: list[int] = classifier.outputs(*batch.inputs).argmax(-1).tolist()
+    classes = predicted(classifier, batch)
     padding = torch.full_like(ids, classifier.tokenizer.pad_token_id)
     for row, special in enumerate(batch.special):
         kept = torch.tensor(special).nonzero().flatten()
         padding[row, kept] = ids[row, kept]
     method = LayerIntegratedGradients(classifier.outputs, classifier.model.get_input_embeddings())
     attributions: Tensor = method.attribute(
-        ids, padding, target=predicted, additional_forward_args=tuple(rest), n_steps=n_steps, internal_batch_size=64
+        ids, padding, target=classes, additional_forward_args=tuple(rest), n_steps=n_steps, internal_batch_size=64
     )
-    return attributions.sum(-1).detach(), predicted
+    return attributions.sum(-1).detach(), classes
 
 
 def at_random(
