@@ -48,7 +48,7 @@ def load(name: str, args: argparse.Namespace) -> Rough:
 
 def method_of(
     model: nn.Module, layers: list[nn.Module], explained: Explained, path: PathName = "layerwise"
-) -> SelfAttentionAttribution:
+) -> SelfAttentionAttribution[list[Tensor]]:
     return SelfAttentionAttribution(lambda some: explained(model, some), layers, path=path)
 
 

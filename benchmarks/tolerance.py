@@ -34,7 +34,7 @@ def measure(classifier: Classifier, batch: Batch, args: argparse.Namespace) -> l
     """True errors, evaluations and gaps of a batch, (layers,) for each sentence."""
     ids, *rest = batch.inputs
     method = SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model))
-    settings = {"target": predicted(classifier, batch), "additional_forward_args": tuple(rest)}
+    settings: dict[str, Any] = {"target": predicted(classifier, batch), "additional_forward_args": tuple(rest)}
     found, reached, converged = attributed(method, ids, args.tolerance, n_steps=args.steps, **settings)
     exact = method.attribute(ids, n_steps=args.reference, **settings)
     errors = relative_errors(found, exact)

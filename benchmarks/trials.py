@@ -47,7 +47,7 @@ KINDS = {
 }
 
 
-def method_of(model: Any) -> SelfAttentionAttribution:
+def method_of(model: Any) -> SelfAttentionAttribution[list[Tensor]]:
     return SelfAttentionAttribution(lambda i: model(i).logits.softmax(-1), attention_layers(model)[::EVERY])
 
 
@@ -80,13 +80,10 @@ def half_precision_error(limit: int | None) -> dict[str, float]:
     cast_heads: list[Tensor] = []
     for batch in classifier.batches([text for text, _ in load_reviews()][:limit], None, 12):
         ids, *rest = batch.inputs
-        options = {
-            "target": predicted(classifier, batch),
-            "additional_forward_args": tuple(rest), "n_steps": STEPS,
-        }  # fmt: skip
-        exact = method.attribute(ids, **options)
+        options: dict[str, Any] = {"target": predicted(classifier, batch), "additional_forward_args": tuple(rest)}
+        exact = method.attribute(ids, n_steps=STEPS, **options)
         with torch.autocast("cpu", torch.bfloat16):
-            cast = method.attribute(ids, **options)
+            cast = method.attribute(ids, n_steps=STEPS, **options)
         errors += relative_errors(cast, exact).flatten().tolist()
         exact_heads.append(torch.stack([head_scores(attribution) for attribution in exact]).double())
         cast_heads.append(torch.stack([head_scores(attribution.float()) for attribution in cast]).double())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -35,15 +36,15 @@ class Case:
         self.classifier, self.path = classifier, path
         self.ids, *rest = batch.inputs
         (target,) = predicted(classifier, batch)
-        self.options = {"target": target, "additional_forward_args": tuple(rest)}
+        self.options: dict[str, Any] = {"target": target, "additional_forward_args": tuple(rest)}
         self.reference: list[Tensor] = self._method(exact).attribute(self.ids, **self.options, n_steps=reference)
 
     def measure(self) -> dict[str, dict[str, Any]]:
         method = self._method(self.classifier)
         found: dict[str, dict[str, Any]] = {}
         for rule, steps in itertools.product(METHODS, STEPS):
-            run = timed(method.attribute, self.ids, **self.options, n_steps=steps, method=rule)
-            found[f"{rule} {steps}"] = self._entry(*run, [steps] * len(self.reference))
+            integrate = partial(method.attribute, self.ids, **self.options, n_steps=steps, method=rule)
+            found[f"{rule} {steps}"] = self._entry(*timed(integrate), [steps] * len(self.reference))
         for tolerance in TOLERANCES:
             seconds, (attributions, reached, _) = timed(
                 attributed, method, self.ids, tolerance, **self.options, n_steps=64
@@ -57,7 +58,7 @@ class Case:
             found[f"by hand {steps}"] = self._entry(*run, [steps] * len(self.reference))
         return found
 
-    def _method(self, classifier: Classifier) -> SelfAttentionAttribution:
+    def _method(self, classifier: Classifier) -> SelfAttentionAttribution[list[Tensor]]:
         return SelfAttentionAttribution(classifier.outputs, attention_layers(classifier.model), path=self.path)
 
     def _entry(self, seconds: float, attributions: list[Tensor], evaluations: list[int]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from captum_attattr.faithfulness import (
     leave_one_out,
     sufficiency,
 )
-from captum_attattr.faithfulness.measures import Order
+from captum_attattr.faithfulness.curves import Order
 from captum_attattr.faithfulness.token_removal import How
 
 HOWS: tuple[How, ...] = ("mask", "delete", "replace")

@@ -22,7 +22,7 @@ REMOVED = 0.1
 Record = dict[str, Any]
 
 
-def method_of(model: Any) -> SelfAttentionAttribution:
+def method_of(model: Any) -> SelfAttentionAttribution[list[Tensor]]:
     """For all layers of any model, F being a probability in float64."""
 
     def forward(ids: Tensor, mask: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def predicted(classifier: Classifier, batch: Batch) -> list[int]:
 
 
 def attributed(
-    method: SelfAttentionAttribution, ids: Tensor, tolerance: float, **options: Any
+    method: SelfAttentionAttribution[list[Tensor]], ids: Tensor, tolerance: float, **options: Any
 ) -> tuple[list[Tensor], Convergence, Tensor]:
     """Attributions of the method's layers, their convergence, and (layer, example) whether they converged.
 

@@ -93,9 +93,9 @@ class Sentence:
         method = SelfAttentionAttribution(self.forward, self.subject.layers, path=path)
 
         def compute() -> list[Tensor]:
-            options = {"target": self.target, "n_steps": self.subject.n_steps, "attention_baselines": baseline}
-            found: list[Tensor] = method.attribute(self.ids, **options)
-            return found
+            return method.attribute(
+                self.ids, target=self.target, n_steps=self.subject.n_steps, attention_baselines=baseline
+            )
 
         return self.once(f"attributions {path} {baseline}", compute)
 

@@ -68,7 +68,7 @@ class Cell:
         logits: Tensor = self.model(ids).logits
         return logits.softmax(-1)
 
-    def ours(self, method: SelfAttentionAttribution) -> tuple[float, list[Tensor], float]:
+    def ours(self, method: SelfAttentionAttribution[list[Tensor]]) -> tuple[float, list[Tensor], float]:
         """Seconds for all layers, attributions of those timed, and mean evaluations; a first run does not count."""
         attributed(method, self.ids[:1], 0.01, target=self.target[0])
         runs = [timed(attributed, method, self.ids, 0.01, target=self.target) for _ in range(3 if self.whole else 1)]

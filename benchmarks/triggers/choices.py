@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from benchmarks.setup.attributing import predicted
 from benchmarks.triggers.report import PAIR, SHAPE, WORD
-from captum_attattr.files.examples import Example
+from captum_attattr.files.examples import Example, texts_and_pairs
 from captum_attattr.text.classifier import Batch, Classifier
 from captum_attattr.triggers import Trigger, extract_triggers
-from captum_attattr.triggers.attacks import in_batches
 from captum_attattr.triggers.extraction import strongest, token_words
 
 
@@ -29,7 +28,7 @@ def by_attention(examples: Sequence[Example], classifier: Classifier, args: argp
 def by_tokens(examples: Sequence[Example], classifier: Classifier, args: argparse.Namespace) -> list[Trigger]:
     found = []
     with tqdm(total=len(examples), desc="Integrated gradients", unit="text") as bar:
-        for batch in in_batches(classifier, examples, 8):
+        for batch in classifier.batches(*texts_and_pairs(examples), 8):
             attributions, classes = integrated_gradients(batch, classifier, args.token_steps)
             for row, place in enumerate(batch.places):
                 scores = attributions[row, : len(batch.tokens[row])].masked_fill(

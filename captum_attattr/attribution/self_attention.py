@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, overload
+from typing import Any, Generic, Literal, TypeVar, overload
 
 import torch
 from captum._utils.typing import TargetType
@@ -28,9 +28,11 @@ from captum_attattr.engine.reductions import Keep, Reduce, as_asked, reductions
 from captum_attattr.engine.replay import Recording
 
 PathName = Literal["layerwise", "joint"]
+Attributions = TypeVar("Attributions", Tensor, list[Tensor])
+"""A tensor for one layer, a list of them for a list of layers."""
 
 
-class SelfAttentionAttribution(LayerAttribution, GradientAttribution):  # type: ignore[misc]  # without types
+class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[Attributions]):  # type: ignore[misc]
     r"""Integrated gradients over the attention probabilities of a Transformer's layers.
 
     For one layer with attention probabilities A (batch, head, query, key) and baseline A0,
@@ -69,6 +71,16 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):  # type: 
         torch.Size([1, 12, 8, 8])
     """
 
+    @overload
+    def __init__(
+        self: SelfAttentionAttribution[Tensor], forward_func: Callable[..., Any], layer: nn.Module,
+        device_ids: list[int] | None = ..., multiply_by_inputs: bool = ..., *, path: PathName | AttentionPath = ...,
+    ) -> None: ...  # fmt: skip
+    @overload
+    def __init__(
+        self: SelfAttentionAttribution[list[Tensor]], forward_func: Callable[..., Any], layer: list[nn.Module],
+        device_ids: list[int] | None = ..., multiply_by_inputs: bool = ..., *, path: PathName | AttentionPath = ...,
+    ) -> None: ...  # fmt: skip
     def __init__(
         self,
         forward_func: Callable[..., Any],
@@ -102,7 +114,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):  # type: 
         internal_batch_size: int | None = ..., return_convergence_delta: Literal[False] = ..., *,
         attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
         show_progress: bool = ...,
-    ) -> Tensor | list[Tensor]: ...  # fmt: skip
+    ) -> Attributions: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Tensor | tuple[Tensor, ...], baselines: Any = ..., target: TargetType = ...,
@@ -110,7 +122,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution):  # type: 
         internal_batch_size: int | None = ..., *, return_convergence_delta: Literal[True],
         attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
         show_progress: bool = ...,
-    ) -> tuple[Tensor | list[Tensor], Tensor | list[Tensor]]: ...  # fmt: skip
+    ) -> tuple[Attributions, Tensor | list[Tensor]]: ...  # fmt: skip
     @overload
     def attribute(
         self, inputs: Tensor | tuple[Tensor, ...], baselines: Any = ..., target: TargetType = ...,
