@@ -11,6 +11,7 @@ from captum.attr import GradientAttribution, LayerAttribution
 from captum.log import log_usage
 from torch import Tensor, nn
 
+from captum_attattr.arguments import check_count
 from captum_attattr.attention import attention_layers, is_attention_layer
 from captum_attattr.attribution.attention_function import AttentionFunction
 from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
@@ -206,8 +207,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
             >>> bool(delta.abs() < 1e-3)
             True
         """
-        if internal_batch_size is not None and (not isinstance(internal_batch_size, int) or internal_batch_size < 1):
-            raise ValueError(f"internal_batch_size must be a whole number of at least 1, got {internal_batch_size!r}.")
+        if internal_batch_size is not None:
+            check_count("internal_batch_size", internal_batch_size)
         integration = Integration.from_arguments(tolerance, n_steps, method)
         keep = Keep(reductions(reduce), self._multiply_by_inputs)
         recording = self._recorded(inputs, additional_forward_args)

@@ -13,6 +13,7 @@ import transformers
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from captum_attattr.arguments import check_count
 from captum_attattr.attention import original_heads
 from captum_attattr.attribution import Integration, PathName, convergence_of, integrals_along, rough_count
 from captum_attattr.engine.baselines import attention_baseline as starts_from
@@ -96,8 +97,7 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         >>> explanation.prediction
         'negative'
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, got {batch_size!r}.")
+    check_count("batch_size", batch_size)
     request = Request.from_arguments(text, text_pair, target)
     integration = integration_of(tolerance, n_steps, method)
     explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, integration, attention_baseline)

@@ -173,7 +173,6 @@ def test_texts_of_special_tokens_alone_give_nothing(monkeypatch):
     """All attributions in [CLS] looking at itself."""
 
     def attributed(classifier, batch, n_steps):
-        classifier.predict(batch)
         attributions = torch.zeros(len(batch.places), 2, *batch.real.shape[1:] * 2)
         attributions[:, :, 0, 0] = 1
         return [0] * len(batch.places), [attributions]
