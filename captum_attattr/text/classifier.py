@@ -90,7 +90,7 @@ class Classifier:
         self.labels: list[str] = _labels(self._config)
         self._explained = output_of(output, model).over(len(self.labels))
         self.input_names: list[str] = []
-        self._function = self.outputs  # one object, by which the findings of earlier passes are known
+        self._function, self._findings = self.outputs, Findings()  # one object: findings are kept by function
 
     def outputs(self, *inputs: Tensor) -> Tensor:
         """Compute F for every label (B, labels), from the model's inputs in order."""
@@ -118,9 +118,7 @@ class Classifier:
         """Compute each label's probability from the result of :meth:`outputs`; for a regression, return that result."""
         return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs
 
-    def record(
-        self, batch: Batch, numbers: Sequence[int] | None = None, findings: Findings | None = None
-    ) -> tuple[Recording, InOrder]:
+    def record(self, batch: Batch, numbers: Sequence[int] | None = None) -> tuple[Recording, InOrder]:
         """Record a pass of the texts, and the calls of the attention layers that read them, in calling order.
 
         Of an encoder-decoder the encoder's layers are recorded, as the decoder reads the text shifted by a token. The
@@ -129,12 +127,11 @@ class Classifier:
         Args:
             batch: The texts.
             numbers: Numbers of the layers to record; None for all.
-            findings: As for :class:`Recording`.
         """
         reads = self.model.get_encoder() if getattr(self._config, "is_encoder_decoder", False) else self.model
         ids, *rest = batch.inputs
         calls = InOrder(attention_layers(reads), numbers)
-        return Recording(Forward(self._function, ids, tuple(rest)), calls, findings), calls
+        return Recording(Forward(self._function, ids, tuple(rest)), calls, self._findings), calls
 
     def target(self, wanted: int | str) -> int:
         """Return the number of a label given by number, by name, or by a number as a string.

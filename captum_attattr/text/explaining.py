@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, overload
 
 import captum
@@ -21,7 +21,6 @@ from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.integration import Convergence, Integral
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.path_kinds import path_named
-from captum_attattr.engine.plans import Findings
 from captum_attattr.engine.reductions import Keep
 from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.warned import warn
@@ -124,7 +123,6 @@ class Explainer:
     path: PathName
     integration: Integration
     baseline: float | str | None = None
-    findings: Findings = field(default_factory=Findings)
 
     def explain_each(
         self, request: Request, batch_size: int = 8, show_progress: bool = False
@@ -148,7 +146,7 @@ class Explainer:
     @with_gradients(True)
     def _explain_batch(self, batch: Batch, targets: Sequence[int | None]) -> list[dict[str, Any]]:
         """Explain the texts of a batch: the fields of each explanation, without padding."""
-        recording, calls = self.classifier.record(batch, self.layers, self.findings)
+        recording, calls = self.classifier.record(batch, self.layers)
         if self.layers is not None and len(self.layers) < len(calls.met) > len(set(calls.met)):
             raise ValueError("The model's layers share their weights and cannot be explained apart: leave layers out.")
         wanted = [
