@@ -10,6 +10,7 @@ from tiny_models import FAMILIES, case
 from torch import nn
 
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, attention_layers
+from captum_attattr.demo import load_demo
 from captum_attattr.engine.rows_read import Shadows
 from captum_attattr.faithfulness import HeadRemoval, leave_one_out
 
@@ -161,6 +162,47 @@ def test_a_label_that_is_ruled_out_hides_nothing(how, never):
     out = torch.tensor([0.0, 0.0, never], dtype=torch.float64)
     with pytest.raises(ValueError, match=REFUSED):
         attribute(lambda *args: MET[how](c.forward(*args)) + out, attention_layers(c.model), c)
+
+
+@both_paths
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("labels", [1, 2])
+def test_outputs_that_are_near_zero_are_not_taken_for_rows_that_meet(labels, batch, path):
+    """The trained model in float32, with a bias by which the last example's outputs are rounding alone."""
+    model, tokenizer = load_demo()
+    texts = ["A warm, funny and engaging film.", "Flat and dull.", "The plot was interesting but it was long."][-batch:]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+
+    def function(bias):
+        return lambda ids, mask: (model(ids, mask).logits - bias)[:, -labels:].squeeze(-1)
+
+    with torch.no_grad():
+        bias = model(**inputs).logits[-1]
+    settings = {
+        "target": 1 if labels == 2 else None, "additional_forward_args": inputs["attention_mask"], "tolerance": 1e-3,
+    }  # fmt: skip
+    found, plain = (
+        SelfAttentionAttribution(function(one), attention_layers(model), path=path).attribute(
+            inputs["input_ids"], **settings
+        )
+        for one in (bias, torch.zeros(2))
+    )
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-3 * float(other.norm()))
+
+
+@both_paths
+@pytest.mark.parametrize("how", ["less the mean", "less the one before"])
+def test_rows_that_meet_are_refused_where_outputs_are_near_zero(how, path):
+    model, tokenizer = load_demo()
+    inputs = tokenizer(["A warm, funny film.", "Flat and dull.", "So long."], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        bias = model(**inputs).logits[-1]
+    method = SelfAttentionAttribution(
+        lambda ids, mask: MET[how](model(ids, mask).logits - bias), attention_layers(model), path=path
+    )
+    with pytest.raises(ValueError, match=REFUSED):
+        method.attribute(inputs["input_ids"], target=1, additional_forward_args=inputs["attention_mask"], n_steps=2)
 
 
 @pytest.mark.filterwarnings("ignore:Replaying from")
