@@ -237,7 +237,10 @@ def test_the_picture_says_what_the_attributions_are_for():
     explanation = replace(made(6), settings=JOINT)
     titles = [text.get_text() for text in AttributionTree(explanation).plot()[1].texts]
     assert "What flows to [CLS]: attributions for the probability of 'good'" in titles
-    alone = replace(explanation, labels=["LABEL_0"], probabilities=torch.tensor([0.5]), target=0)
+    numbers = replace(explanation, settings={**JOINT, "output": "given"})
+    titles = [text.get_text() for text in AttributionTree(numbers).plot()[1].texts]
+    assert "What flows to [CLS]: attributions for the output of 'good'" in titles
+    alone = replace(numbers, labels=["LABEL_0"], probabilities=torch.tensor([0.5]), target=0)
     titles = [text.get_text() for text in AttributionTree(alone).plot()[1].texts]
     assert "What flows to [CLS]: attributions for the output" in titles
 
