@@ -102,6 +102,14 @@ def test_trials(run_benchmark, tmp_path, monkeypatch):
     assert "## Several layers in one batch" in (tmp_path / "trials.md").read_text()
 
 
+def test_rows_left_out(run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
+    run_benchmark("rows_left_out", "--most", "32", "--repeats", "1")
+    found = json.loads((tmp_path / "rows_left_out.json").read_text())["found"]
+    assert len(found) == 4
+    assert all(0.2 < one["times"] < 5 for one in found.values())
+
+
 def test_memory(tmp_path):
     command = [sys.executable, "-m", "benchmarks.memory", "--sizes", "--tokens", "256", "--threads", "1"]
     command += ["--output", str(tmp_path)]
