@@ -230,10 +230,13 @@ def test_masks_nest(attention, untouched):
 # With attribution
 
 
+STEPS = 12  # of the rule, here and in the oracle
+
+
 def attribute(c, path="layerwise", multiply_by_inputs=True, **options):
     method = SelfAttentionAttribution(c.forward, attention_layers(c.model), None, multiply_by_inputs, path=path)
     return method.attribute(
-        c.inputs, target=1, additional_forward_args=c.mask, return_convergence_delta=True, **options
+        c.inputs, target=1, additional_forward_args=c.mask, n_steps=STEPS, return_convergence_delta=True, **options
     )
 
 
@@ -246,7 +249,7 @@ def by_definition(c, heads, path, baselines=None):
     attributions, differences = [], []
     for group in groups:
         begin = None if baselines is None else [starts[layer] for layer in group]
-        ours, difference = direct_attribution(c.model, forward, group, begin, c.padding)
+        ours, difference = direct_attribution(c.model, forward, group, begin, c.padding, n_steps=STEPS)
         attributions += ours
         differences.append(difference)
     return attributions, differences

@@ -82,10 +82,10 @@ def test_attribution_is_that_of_the_untouched_model(name, attention, path, monke
     model.set_attn_implementation(attention)
     forward = lambda ids: model(ids).logits[:, -1].softmax(-1)
     method = SelfAttentionAttribution(forward, layers, path=path)
-    ours, delta = method.attribute(ids, target=7, return_convergence_delta=True)
+    ours, delta = method.attribute(ids, target=7, n_steps=8, return_convergence_delta=True)
     model.set_attn_implementation("eager")
     groups = [layers] if path == "joint" else [[layer] for layer in layers]
-    found = [oracles.direct_attribution(model, lambda: forward(ids)[:, 7], group) for group in groups]
+    found = [oracles.direct_attribution(model, lambda: forward(ids)[:, 7], group, n_steps=8) for group in groups]
     theirs = [layer for attributions, _ in found for layer in attributions]
     for one, other in zip(ours, theirs, strict=True):
         assert other.abs().max() > 1e-6

@@ -13,15 +13,16 @@ from captum_attattr.engine.quadrature import METHODS, quadrature
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 BERT = FAMILIES[0]
+STEPS = 8  # of both: they agree in each, not only in their sum to the end
 
 
 def fast(c, layers, path="layerwise", **options):
     method = SelfAttentionAttribution(c.forward, layers, path=path)
-    options.setdefault("target", 1)
+    options = {"target": 1, "n_steps": STEPS, **options}
     return method.attribute(c.inputs, additional_forward_args=c.mask, return_convergence_delta=True, **options)
 
 
-def slow(c, layers, baselines=None, n_steps=20, method="gausslegendre", target=1):
+def slow(c, layers, baselines=None, n_steps=STEPS, method="gausslegendre", target=1):
     configuration(c.model.config.model_type, len(layers), method, baselines is None)
     nodes, weights = quadrature(method, n_steps)
     forward = lambda: c.forward(c.inputs, c.mask)[:, target]
@@ -158,7 +159,7 @@ def test_mean_gradients_without_the_factor():
     c = case(BERT)
     layer = attention_layers(c.model)[0]
     plain = SelfAttentionAttribution(c.forward, layer, multiply_by_inputs=False)
-    gradients = plain.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+    gradients = plain.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=STEPS)
     (theirs,), _ = slow(c, [layer])
     (attention,) = clean_attention(c.model, lambda: c.forward(c.inputs, c.mask), [layer])
     assert not plain.multiplies_by_inputs

@@ -225,9 +225,11 @@ def test_replays_are_tried_on_the_labels_that_are_not_ruled_out(never):
         finally:
             hook.remove()
 
-    ours = attribute(forward, layers, c, n_steps=20)
+    ours = attribute(forward, layers, c, n_steps=8)
     for layer, one in zip(layers, ours, strict=True):
-        (theirs,), _ = direct_attribution(c.model, lambda: forward(c.inputs, c.mask)[:, 1], [layer], padding=c.padding)
+        (theirs,), _ = direct_attribution(
+            c.model, lambda: forward(c.inputs, c.mask)[:, 1], [layer], padding=c.padding, n_steps=8
+        )
         assert (one - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
@@ -242,8 +244,10 @@ def test_rows_that_meet_in_what_cancels_are_not_refused(batch):
         powers = (logits - logits.max()).exp()
         return powers / powers.sum(-1, keepdim=True)
 
-    ours = attribute(forward, layers, c, n_steps=20)
-    (theirs,), _ = direct_attribution(c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], layers[:1], padding=c.padding)
+    ours = attribute(forward, layers, c, n_steps=8)
+    (theirs,), _ = direct_attribution(
+        c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], layers[:1], padding=c.padding, n_steps=8
+    )
     assert (ours[0] - theirs).abs().max() <= 1e-9 * theirs.abs().max()
 
 
@@ -253,9 +257,9 @@ def test_a_second_batch_is_looked_at_for_itself():
     layers = attention_layers(c.model)
     forward = sorted_by_length(c)
     method = SelfAttentionAttribution(forward, layers)
-    ours = method.attribute(c.inputs, target=1, additional_forward_args=c.mask)
+    ours = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=8)
     for layer, one in zip(layers, ours, strict=True):
-        (theirs,), _ = direct_attribution(c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], [layer])
+        (theirs,), _ = direct_attribution(c.model, lambda: c.forward(c.inputs, c.mask)[:, 1], [layer], n_steps=8)
         assert (one - theirs).abs().max() <= 1e-9 * theirs.abs().max()
     c.mask[1, 4:] = 0
     with pytest.raises(ValueError, match=REFUSED):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers.models.bert.modeling_bert as bert
 from agreement import assert_agree
-from snapshot import untouched
+from snapshot import snapshot, untouched
 from tiny_models import FAMILIES, case, make
 from torch import nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
@@ -186,10 +186,11 @@ PLACES = [
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 def test_after_an_exception_at_every_call(place, kind, path, setting, untouched, capsys):
     expected, _ = setting.attribute(path)
+    model, before = setting.case.model, snapshot(setting.case.model, setting.run)
     raised = k = calls = 0
     while k == calls:
         k += 1
-        with untouched(setting.case.model, setting.run), pytest.MonkeyPatch.context() as patch:
+        with untouched(model, setting.run, before), pytest.MonkeyPatch.context() as patch:
             thrown = Thrown(kind, k)
             forward = place(setting, thrown, patch)
             try:

@@ -221,9 +221,12 @@ def test_a_part_has_the_numbers_of_its_layers():
 # Attribution of pruned models
 
 
+STEPS = 8  # of the rule, here and in the oracle
+
+
 def attribute(c, path):
     return SelfAttentionAttribution(c.forward, attention_layers(c.model), path=path).attribute(
-        c.inputs, target=1, additional_forward_args=c.mask, return_convergence_delta=True
+        c.inputs, target=1, additional_forward_args=c.mask, n_steps=STEPS, return_convergence_delta=True
     )
 
 
@@ -242,7 +245,7 @@ def test_attribution_of_a_pruned_model(name, path):
     theirs = [
         attributions
         for group in groups
-        for attributions in direct_attribution(p.model, forward, group, None, p.padding)[0]
+        for attributions in direct_attribution(p.model, forward, group, None, p.padding, n_steps=STEPS)[0]
     ]
     for one, other, oracle, heads in zip(ours, masked, theirs, remaining_heads(p.model)):
         assert one.shape[1] == len(heads)

@@ -84,14 +84,16 @@ def direct_attribution(
     padding: Tensor | None = None,
     nodes: Sequence[float] | None = None,
     weights: Sequence[float] | None = None,
+    n_steps: int = 20,
 ) -> tuple[list[Tensor], Tensor]:
     """(A - A0) * sum_k w_k dF(A0 + a_k (A - A0))/dA of ``layers`` scaled together, and F(A) - F(A0).
 
     ``forward`` gives F of each example, (batch,). ``padding`` (batch, tokens) marks tokens whose rows do not count:
-    there A0 is A. For the layerwise path call it with one layer at a time.
+    there A0 is A. Without ``nodes`` the rule is Gauss-Legendre's of ``n_steps``. For the layerwise path call it with
+    one layer at a time.
     """
     if nodes is None:
-        points, masses = np.polynomial.legendre.leggauss(20)
+        points, masses = np.polynomial.legendre.leggauss(n_steps)
         nodes, weights = (points + 1) / 2, masses / 2
     clean = clean_attention(model, forward, layers)
     starts = (

@@ -41,11 +41,14 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 @pytest.fixture
 def untouched() -> Callable[..., Any]:
-    """``with untouched(model, run):`` whatever happens inside, the model is bit for bit as before."""
+    """``with untouched(model, run):`` whatever happens inside, the model is bit for bit as before.
+
+    Where the same model is looked at many times, ``before`` is the one snapshot that all of them compare with.
+    """
 
     @contextmanager
-    def check(model: nn.Module, run: Callable[[], Any]) -> Iterator[None]:
-        before = snapshot(model, run)
+    def check(model: nn.Module, run: Callable[[], Any], before: dict[str, Any] | None = None) -> Iterator[None]:
+        before = before or snapshot(model, run)
         assert before["watches and masks"] == ((), {})
         try:
             yield
