@@ -87,6 +87,8 @@ def test_a_text_of_one_token_has_one_pair():
 
 # From a text to its trigger
 
+STEPS = 8  # of the rule, here and by hand
+
 
 def by_hand(example, model, tokenizer, words):
     """The trigger of one text: the direct computation, and the words of its tokens as given."""
@@ -97,7 +99,9 @@ def by_hand(example, model, tokenizer, words):
     def forward():
         return model(**inputs).logits.softmax(-1)[:, predicted]
 
-    attributions = [direct_attribution(model, forward, [layer])[0][0] for layer in attention_layers(model)]
+    attributions = [
+        direct_attribution(model, forward, [layer], n_steps=STEPS)[0][0] for layer in attention_layers(model)
+    ]
     layer, head, pairs = pairs_by_hand(torch.cat(attributions), 0.2)
     tokens = tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
     found = [words[token] for token in sorted({token for pair in pairs for token in pair}) if words[token]]
@@ -122,7 +126,7 @@ def test_triggers_are_those_of_the_direct_computation(seed):
     model, tokenizer = undecided(seed)
     classifier = Classifier(model.double(), tokenizer, "probability")
     found = {}
-    for batch in each_pattern(TEXTS, classifier, n_steps=20, batch_size=3):
+    for batch in each_pattern(TEXTS, classifier, n_steps=STEPS, batch_size=3):
         found |= batch
     assert sorted(found) == list(range(len(TEXTS)))
     checked = 0
