@@ -126,14 +126,14 @@ def test_soak(run_benchmark, tmp_path):
     assert found["hooks and attributes more than before"] == 0
 
 
-def test_pruning(run_benchmark, tmp_path):
+def test_pruning(run_benchmark, small_model, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     # As in SST-2, a full stop is a word of its own.
     reviews = REVIEWS.read_text(encoding="utf-8").replace(".\t", " .\t")
     for split in ("test", "dev"):
         (folder / f"{split}.tsv").write_text(reviews, encoding="utf-8")
-    options = ("--limit", "4", "--examples", "4", "--stability", "10", "--seeds", "1")
+    options = ("--limit", "4", "--examples", "4", "--stability", "10", "--seeds", "1", "--model", small_model)
     run_benchmark("pruning", "--data", str(folder), *options)
     figures = json.loads((tmp_path / "pruning.json").read_text())
     assert {"attattr", "taylor", "attention", "ablation", "random 0"} <= set(figures["curves"])
@@ -143,6 +143,8 @@ def test_pruning(run_benchmark, tmp_path):
 
 def test_convergence(run_benchmark, monkeypatch, tmp_path):
     monkeypatch.setattr("benchmarks.convergence.cases.METHODS", ("riemann_left", "gausslegendre"))
+    monkeypatch.setattr("benchmarks.convergence.cases.STEPS", (8, 32))
+    monkeypatch.setattr("benchmarks.convergence.cases.TOLERANCES", (0.01, 0.001))
     (tmp_path / "one.tsv").write_text("sentence\nA dull film.\n")
     run_benchmark("convergence", "--data", str(tmp_path / "one.tsv"), "--limit", "1", "--reference", "32")
     found = json.loads((tmp_path / "convergence.json").read_text())["figures"]
