@@ -3,7 +3,7 @@
     python -m benchmarks.tolerance --data FOLDER
 
 For each sentence, each layer, and F as probability and as logit of the predicted class: the relative L2 error of the
-attribution against 64 Gauss-Legendre nodes, and the evaluations (forward and backward passes from the layer on) that
+attribution against 32 Gauss-Legendre nodes, and the evaluations (forward and backward passes from the layer on) that
 it took. The mean is weighted by what an evaluation of a layer costs, 2 (L - l - 1/4) / L forward passes of the model.
 The whole cost adds what all layers share, one forward and backward pass of the model, and for each layer a forward
 pass without its attention.
@@ -115,7 +115,7 @@ def main() -> None:
     add_texts(parser, "TSV file, or folder with test.tsv")
     parser.add_argument("--tolerance", type=float, default=0.01)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--reference", type=int, default=64, help="Gauss-Legendre nodes of the reference")
+    parser.add_argument("--reference", type=int, default=32, help="Gauss-Legendre nodes of the reference")
     parser.add_argument("--batch-size", type=int, default=8)
     args = parsed(parser)
     settings = settings_of(args, "data", "threads")
