@@ -105,6 +105,8 @@ class TopPairs(Reduction):
 
     def score(self, attributions: Tensor, first: int) -> Pairs:
         """See :meth:`Reduction.score`; attributions are (batch, head, query, key)."""
+        if attributions.dim() != 4:
+            raise ValueError("TopPairs gives pairs, not scores: use it as attribute(..., reduce=TopPairs(k)).")
         flat = attributions.flatten(1)
         _, best = flat.abs().topk(min(self.k, flat.shape[1]), 1)
         rows, keys = attributions.shape[2:]

@@ -5,7 +5,7 @@ Read ``self_attention`` first.
 
 from captum_attattr.attribution.attention_function import AttentionFunction
 from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
-from captum_attattr.attribution.roughness import rough_count, rough_layers
+from captum_attattr.attribution.roughness import rough_layers, rough_places
 from captum_attattr.attribution.self_attention import PathName, SelfAttentionAttribution
 
 __all__ = [
@@ -15,6 +15,6 @@ __all__ = [
     "SelfAttentionAttribution",
     "convergence_of",
     "integrals_along",
-    "rough_count",
     "rough_layers",
+    "rough_places",
 ]

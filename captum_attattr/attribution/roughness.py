@@ -38,7 +38,7 @@ def rough_layers(
 
     Args:
         forward_func, inputs, target, additional_forward_args: As for :class:`SelfAttentionAttribution`.
-        layers: Attention layers in the order in which they run, as :func:`attention_layers` gives them.
+        layers: Attention layers, in any order.
         tolerance: Relative error that the joint path must reach, for each example.
         n_steps: Maximum number of evaluations for each number of layers that is tried.
 
@@ -63,13 +63,20 @@ def rough_layers(
     integration = Integration.from_arguments(tolerance, n_steps, "gausslegendre")
     recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
     paths = [LayerPath.from_state(state, None) for state in recording.states]
-    return list(layers[: rough_count(recording, paths, target, integration)])
+    return [layers[place] for place in rough_places(recording, paths, target, integration)]
 
 
-def rough_count(recording: Recording, paths: Sequence[LayerPath], target: TargetType, integration: Integration) -> int:
-    """Count the lowest layers that keep the joint path from converging; all of them if none of the paths converges."""
+def rough_places(
+    recording: Recording, paths: Sequence[LayerPath], target: TargetType, integration: Integration
+) -> list[int]:
+    """Find the lowest layers that keep the joint path from converging: their places in ``paths``, from the lowest up.
+
+    These are all places if none of the paths converges.
+    """
+    order = sorted(range(len(paths)), key=lambda place: paths[place].state.index)
     for count in range(len(paths)):
-        found = integrals_along(Joint(), recording, paths[count:], target, integration, Keep((), True))
+        others = [paths[place] for place in sorted(order[count:])]
+        found = integrals_along(Joint(), recording, others, target, integration, Keep((), True))
         if all(one.converged is not None and bool(one.converged.all()) for one in found):
-            return count
-    return len(paths)
+            return order[:count]
+    return order

@@ -42,6 +42,11 @@ class LayerState:
         """(B, H, Q, K) of the layer's attention."""
         return self.call.shape
 
+    def lengths(self) -> Tensor:
+        """Count the keys that the last query may look at, in all heads: the lengths of the examples, (B,)."""
+        last = slice(self.shape[2] - 1, self.shape[2])
+        return self.pairs(last).sum((1, 2, 3))
+
     def blocks(self) -> Iterator[slice]:
         """Yield ranges of queries such that the matrix of each has a moderate size."""
         batch, heads, queries, keys = self.shape

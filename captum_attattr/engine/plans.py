@@ -59,8 +59,9 @@ class Found:
 class Findings:
     """The results of checks of one forward function, by circumstances.
 
-    Circumstances are the same where a pass calls the same modules in the same order and reads the same rows of the
-    sequence. The results are dropped when the forward function changes.
+    Circumstances are the same where a pass calls the same modules in the same order and mode, reads the same rows of
+    the sequence, and has one example, several of one length, or several of different lengths. The results are dropped
+    when the forward function changes.
     """
 
     def __init__(self) -> None:

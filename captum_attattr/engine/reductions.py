@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from captum_attattr.aggregation import REDUCTIONS, Reduction
 from captum_attattr.engine.layer_path import LayerPath, full_precision
@@ -83,13 +82,24 @@ def gather(path: LayerPath, gradient: Callable[[slice], Tensor], keep: Keep) -> 
                 if reduction is None:
                     kept[place][:, :, queries] = values
                 else:
-                    scores = _checked(reduction.score(values, queries.start), reduction, len(values))
-                    kept[place] = scores if kept[place] is None else reduction.join(kept[place], scores)
+                    kept[place] = _extended(kept[place], values, queries.start, reduction)
     return LayerAttributions(kept, total, squares.sqrt())
 
 
+def _extended(before: Any, attributions: Tensor, first: int, reduction: Reduction) -> Any:
+    """Return the scores so far joined with those of the next range of queries."""
+    version = attributions._version
+    scores = _checked(reduction.score(attributions, first), reduction, len(attributions))
+    if attributions._version != version:
+        raise ValueError(
+            f"{type(reduction).__name__}.score writes into the attributions, which others read: copy them."
+        )
+    return scores if before is None else _checked(reduction.join(before, scores), reduction, len(attributions))
+
+
 def _checked(scores: Any, reduction: Reduction, examples: int) -> Any:
-    for one in tree_leaves(scores):
+    parts = scores if isinstance(scores, tuple) and scores else (scores,)
+    for one in parts:
         if not isinstance(one, Tensor) or one.dim() == 0 or len(one) != examples:
             found = tuple(one.shape) if isinstance(one, Tensor) else type(one).__name__
             raise ValueError(

@@ -86,7 +86,9 @@ class Recording:
         self.roots = list(dict.fromkeys([*modules.roots, *filter(None, [forward.owner])]))
         self.states = calls.arranged(states)
         self._ended.setdefault(self._last, self._last_ended)
-        known, same = findings or Findings(), (tuple(map(id, modules.begun)), forward.batch_size == 1)
+        lengths = len(self.states[0].lengths().unique())
+        modes = tuple((id(module), module.training) for module in modules.begun)
+        known, same = findings or Findings(), (modes, forward.batch_size == 1, lengths == 1)
         self._axis = self._keeping_state(
             lambda: known.recall(
                 forward.function,

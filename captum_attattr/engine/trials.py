@@ -112,9 +112,9 @@ class Trials:
         if output is None or output.shape != clean.shape:
             return False
         ours, theirs = _left_alone(output.detach(), probe), _left_alone(clean, probe)
-        error = precision(theirs.dtype, self.last_context.dtype) ** (2 / 3)
+        digits = precision(theirs.dtype, self.last_context.dtype)
         # An output near zero may be nearly all rounding: then its error is judged by what attention changes in it.
-        return _near(ours, theirs, error) or _near(ours, theirs, error, self._effects)
+        return _near(ours, theirs, digits ** (2 / 3)) or _near(ours, theirs, digits ** (1 / 2), self._effects)
 
     @cached_property
     def _effects(self) -> Tensor:
@@ -178,7 +178,17 @@ class Trials:
             return self._tried(plan, state, probe, gradients=True)
         together = self._tried(plan, state, probe, gradients=False)
         by_itself = self._tried(plan, state, alone(self.forward.batch_size), gradients=True)
-        return by_itself._replace(agrees=together.agrees and by_itself.agrees)
+        agree = together.agrees and by_itself.agrees
+        if agree and self._shortest is not None:
+            # By itself it has no longer example beside it, whose length may count in the output.
+            agree = self._tried(plan, state, self._shortest, gradients=False).agrees
+        return by_itself._replace(agrees=agree)
+
+    @cached_property
+    def _shortest(self) -> Probe | None:
+        """The shortest example alone; None if all are of one length."""
+        lengths = self.states[0].lengths()
+        return None if len(lengths.unique()) == 1 else Probe(lengths.argmin().cpu().view(1), torch.ones(1))
 
     def _tried(self, plan: ReplayPlan, state: LayerState, probe: Probe, gradients: bool) -> Trial:
         seen: list[bool] = []
@@ -223,23 +233,24 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _near(one: Tensor, other: Tensor, error: float, effects: Tensor | None = None) -> bool:
-    """Whether each entry agrees to a relative error, of its own size, of the usual size of an entry, or of its effect.
+    """Whether each entry agrees to a relative error, of its own size or of the usual size of an entry.
 
-    A label that is ruled out (-inf, -1e9) does not count for the usual size.
+    A label that is ruled out (-inf, -1e9) does not count for the usual size. With ``effects``, the sizes of what can
+    change in each output, these count in place of both.
     """
     if not other.is_floating_point() or one.dtype != other.dtype:
         return torch.equal(one, other)
     apart = (one != other) & ~(one.isnan() & other.isnan())
     if not bool(apart.any()):
         return True
+    one, other = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (one, other))
+    if effects is not None:
+        return bool(((one - other).abs() <= error * effects.to(other))[apart].all())
     sizes = other.abs()[torch.isfinite(other) & (other != 0)]
     if len(sizes) and float(sizes.median()) > _BANNED:
         sizes = other.abs()[apart]
     usual = float(sizes[sizes <= _OUTLIER * sizes.median()].max()) if len(sizes) else 0.0
-    allowed = error * (other.abs() + usual)
-    if effects is not None:
-        allowed = allowed + error * effects.to(allowed)
-    return bool(((one - other).abs() <= allowed)[apart].all())
+    return torch.allclose(one[apart], other[apart], rtol=error, atol=error * usual)
 
 
 def _mixing() -> ValueError:

@@ -15,11 +15,12 @@ from tqdm.auto import tqdm
 
 from captum_attattr.arguments import check_count
 from captum_attattr.attention import original_heads
-from captum_attattr.attribution import Integration, PathName, convergence_of, integrals_along, rough_count
+from captum_attattr.attribution import Integration, PathName, convergence_of, integrals_along, rough_places
 from captum_attattr.engine.baselines import attention_baseline as starts_from
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.integration import Convergence, Integral
 from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.engine.reductions import Keep
 from captum_attattr.engine.replay import Recording
@@ -155,53 +156,59 @@ class Explainer:
         ]
         starts = starts_from(self.baseline, recording.states, listed=True)
         paths = [LayerPath.from_state(state, start) for state, start in zip(recording.states, starts, strict=True)]
-        rough, integrals, reached = self._integrated(recording, paths, wanted, calls.numbers)
-        return self._answers(batch, recording, wanted, calls.numbers[rough:], integrals, reached)
+        places, integrals = self._integrated(recording, paths, wanted, calls.numbers)
+        reached = convergence_of(integrals, path_named(self.path), [paths[place] for place in places], self.integration)
+        states = [recording.states[place] for place in places]
+        numbers = [calls.numbers[place] for place in places]
+        return self._answers(batch, recording.output, states, wanted, numbers, integrals, reached)
 
     def _integrated(
         self, recording: Recording, paths: list[LayerPath], wanted: list[int], numbers: list[int]
-    ) -> tuple[int, list[Integral], Convergence]:
+    ) -> tuple[list[int], list[Integral]]:
         """Integrate, and again without the lowest layers where these keep a joint path from converging.
 
         Returns:
-            The number of layers left out, and the integrals with their convergence.
+            The places in ``paths`` of the layers that are explained, and the integrals.
         """
-        path, keep = path_named(self.path), Keep((None,), True)
+        path, keep, places = path_named(self.path), Keep((None,), True), list(range(len(paths)))
         integrals = integrals_along(path, recording, paths, wanted, self.integration, keep)
         rough = self._rough(recording, paths, wanted, integrals)
         if rough:
             warn(
-                f"The joint path through the lowest layers ({', '.join(map(str, numbers[:rough]))}) did not converge "
-                f"within n_steps={self.integration.n_steps}: they keep their own attention, and the attributions of "
-                "the other layers add up to what the output loses without the attention of these."
+                f"The joint path through the lowest layers ({', '.join(str(numbers[place]) for place in rough)}) did "
+                f"not converge within n_steps={self.integration.n_steps}: they keep their own attention, and the "
+                "attributions of the other layers add up to what the output loses without the attention of these."
             )
-            paths = paths[rough:]
-            integrals = integrals_along(path, recording, paths, wanted, self.integration, keep)
-        return rough, integrals, convergence_of(integrals, path, paths, self.integration)
+            places = [place for place in places if place not in rough]
+            others = [paths[place] for place in places]
+            integrals = integrals_along(path, recording, others, wanted, self.integration, keep)
+        return places, integrals
 
-    def _rough(self, recording: Recording, paths: list[LayerPath], wanted: list[int], integrals: list[Integral]) -> int:
-        """Count the lowest layers that must keep their own attention for the joint path to converge."""
+    def _rough(
+        self, recording: Recording, paths: list[LayerPath], wanted: list[int], integrals: list[Integral]
+    ) -> list[int]:
+        """Find the lowest layers that must keep their own attention for the joint path to converge: their places."""
         converged = all(one.converged is None or bool(one.converged.all()) for one in integrals)
         if converged or self.baseline is not None or not path_named(self.path).layers_add_up:
-            return 0
+            return []
         tried = replace(self.integration, n_steps=min(_TRIED_STEPS, self.integration.n_steps))
-        rough = rough_count(recording, paths, wanted, tried)
-        return rough if rough < len(paths) else 0  # leaving layers out does not help: a warning says so
+        rough = rough_places(recording, paths, wanted, tried)
+        return rough if len(rough) < len(paths) else []  # leaving layers out does not help: a warning says so
 
     def _answers(
         self,
         batch: Batch,
-        recording: Recording,
+        outputs: Tensor,
+        states: list[LayerState],
         wanted: list[int],
         numbers: list[int],
         integrals: list[Integral],
         reached: Convergence,
     ) -> list[dict[str, Any]]:
-        states = recording.states[-len(numbers) :]
         layers = [state.call.module for state in states]
         attributions = original_heads([layer[0] for one in integrals for layer in one.kept], layers)
         attention = original_heads([state.probabilities() for state in states], layers)
-        probabilities = self.classifier.probabilities(recording.output)
+        probabilities = self.classifier.probabilities(outputs)
         return [
             {
                 "tokens": batch.tokens[row],
@@ -209,7 +216,7 @@ class Explainer:
                 "labels": self.classifier.labels,
                 "probabilities": probabilities[row].float().cpu(),
                 "target": target,
-                "output": float(recording.output[row, target]),
+                "output": float(outputs[row, target]),
                 "attributions": _of_row(attributions, row, batch.real),
                 "attention": _of_row(attention, row, batch.real),
                 "delta": torch.stack([one.gap[row] for one in integrals]).float().cpu(),

@@ -23,6 +23,7 @@ def test_the_lowest_layer_of_a_model_with_a_sink():
     layers = attention_layers(c.model)
     how = {"target": 1, "additional_forward_args": c.mask, "tolerance": 1e-3}
     assert rough_layers(c.forward, layers, c.inputs, n_steps=24, **how) == layers[:1]
+    assert rough_layers(c.forward, layers[::-1], c.inputs, n_steps=24, **how) == layers[:1]
     method = SelfAttentionAttribution(c.forward, layers[1:], path="joint")
     attributions, delta = method.attribute(c.inputs, n_steps=24, return_convergence_delta=True, **how)
     assert bool(method.convergence.converged.all())
@@ -48,3 +49,7 @@ def test_explain_leaves_them_at_their_own_attention_and_says_so():
     assert abs(float(explanation.delta.sum())) < 1e-3
     alone = explain("A warm, funny film.", model, tokenizer, layers=[1, 2], **settings)
     assert_agree(explanation.attributions, alone.attributions)
+    with pytest.warns(UserWarning, match=r"lowest layers \(0\)"):
+        listed = explain("A warm, funny film.", model, tokenizer, layers=[2, 0, 1], **settings)
+    assert listed.layers == [2, 1]
+    assert_agree(listed.attributions, alone.attributions.flip(0))

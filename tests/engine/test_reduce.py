@@ -122,6 +122,35 @@ class OneNumber(Reduction):
         return one + other
 
 
+class Careless(LargestReceived):
+    """A reduction with a fault."""
+
+    def __init__(self, fault):
+        self.fault = fault
+
+    def score(self, attributions, first):
+        if self.fault == "writes":
+            attributions.abs_()
+        return () if self.fault == "nothing" else {"a": 1} if self.fault == "a mapping" else attributions.amax((1, 2))
+
+    def join(self, one, other):
+        return None if self.fault == "joins to nothing" else one[:1] + other[:1]
+
+
+FAULTS = {
+    "writes": "score writes into the attributions", "nothing": "it gave tuple", "a mapping": "it gave dict",
+    "joins to nothing": "it gave NoneType", "joins to fewer": r"it gave \(1, 7\)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"n_steps": 2}, {"tolerance": 0.01}], ids=["a fixed rule", "a tolerance"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_careless_reduction_is_told(fault, options, monkeypatch):
+    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
+    with pytest.raises(ValueError, match=FAULTS[fault]):
+        attribute(case(BERT), reduce=(Careless(fault), "sum"), **options)
+
+
 def test_a_reduction_that_loses_the_examples():
     with pytest.raises(
         ValueError, match=r"^OneNumber must give a tensor, .* with the 2 examples along the first axis; it gave \(\)"
@@ -129,6 +158,8 @@ def test_a_reduction_that_loses_the_examples():
         attribute(case(BERT), reduce=OneNumber())
     with pytest.raises(ValueError, match=r"of heads must give scores of shape \(2, 3\)"):
         head_scores(torch.ones(2, 3, 4, 4), OneNumber())
+    with pytest.raises(ValueError, match="TopPairs gives pairs, not scores"):
+        head_scores(torch.ones(2, 3, 3, 4, 4), TopPairs(3))
     with pytest.raises(ValueError, match=r"must give scores of shape .*LargestReceived gave Largest"):
         token_scores(torch.ones(2, 1, 3, 4, 4), LargestReceived())
 

@@ -12,6 +12,7 @@ from torch import nn
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, attention_layers
 from captum_attattr.demo import load_demo
 from captum_attattr.engine.rows_read import Shadows
+from captum_attattr.engine.trials import _near
 from captum_attattr.faithfulness import HeadRemoval, leave_one_out
 
 BERT = FAMILIES[0]
@@ -189,6 +190,51 @@ def test_outputs_that_are_near_zero_are_not_taken_for_rows_that_meet(labels, bat
     )
     for one, other in zip(found, plain, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-3 * float(other.norm()))
+
+
+@pytest.mark.parametrize("text", ["The romance has", "Flat and dull."])
+def test_outputs_near_zero_of_a_model_whose_last_layer_hardly_counts(text):
+    """Rounding comes from the whole model, so it may be large beside what the last layer's attention changes."""
+    model, tokenizer = load_demo()
+    model.bert.encoder.layer = model.bert.encoder.layer[:2]
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        bias = model(ids).logits[:, 1]
+    method = SelfAttentionAttribution(lambda some: model(some).logits[:, 1] - bias, attention_layers(model))
+    method.attribute(ids, tolerance=0.01)
+    assert bool(method.convergence.converged.all())
+
+
+def test_numbers_in_half_precision_are_compared_beyond_its_range():
+    one, other = torch.tensor([[4e4, 5e4], [6e4, 3.4e4]], dtype=torch.float16)
+    assert not _near(one, other, 0.01)
+    assert _near(one, one + 32, 0.01)
+
+
+@pytest.mark.parametrize("lengths", [(3, 5, 7), (7, 5, 3), (5, 7, 3), (7, 3, 7)])
+@pytest.mark.parametrize("before", [False, True], ids=["at once", "after texts of one length"])
+def test_outputs_that_depend_on_the_longest_example_are_refused(lengths, before):
+    c = case(BERT, batch=3, padded=False)
+    method = SelfAttentionAttribution(
+        lambda ids, mask: c.forward(ids, mask) * mask.sum(1).max() / 7, attention_layers(c.model)
+    )
+    if before:
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
+    for row, length in enumerate(lengths):
+        c.mask[row, length:], c.inputs[row, length:] = 0, 0
+    with pytest.raises(ValueError, match=REFUSED):
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
+
+
+def test_a_module_that_is_set_to_training_is_checked_again():
+    c = case(BERT, batch=3)
+    norm = nn.BatchNorm1d(3).double().eval()
+    method = SelfAttentionAttribution(lambda *args: norm(c.forward(*args)), attention_layers(c.model))
+    settings = {"target": 1, "additional_forward_args": c.mask, "n_steps": 2}
+    method.attribute(c.inputs, **settings)
+    norm.train()
+    with pytest.raises(ValueError, match=REFUSED):
+        method.attribute(c.inputs, **settings)
 
 
 @both_paths
