@@ -1,3 +1,4 @@
+import copy
 import os
 import runpy
 import sys
@@ -22,6 +23,24 @@ def run_benchmark(monkeypatch, tmp_path):
         runpy.run_module(f"benchmarks.{name}", run_name="__main__")
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A folder with a classifier of two layers and random weights, for what does not depend on training."""
+    from transformers import BertForSequenceClassification
+
+    from captum_attattr.demo import load_demo
+
+    model, tokenizer = load_demo()
+    config = copy.deepcopy(model.config)
+    config.update({"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4})
+    config.initializer_range = 0.3
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("small") / "model"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def pytest_sessionfinish(session):

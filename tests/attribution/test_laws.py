@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from agreement import assert_agree
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, case
 from tried import configuration
@@ -170,6 +170,7 @@ def at_start(attention, start, padding):
 
 def assert_padding_does_not_matter(alone, padded, real, digits):
     """``real`` marks the tokens of the sentence among those of the padded one."""
+    assume(all(one.abs().max() > 1e-6 for one in alone))  # elsewhere attention does not matter
     for one, other in zip(alone, padded, strict=True):
         within = other[..., real, :][..., real]
         assert_close(within, one[0], digits)

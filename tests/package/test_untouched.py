@@ -162,7 +162,7 @@ def inside_the_backward_pass(setting, thrown, patch):
 
 
 def progress_bar(setting, thrown, patch):
-    patch.setattr("captum_attattr.attribution.self_attention.tqdm.update", thrown.before(lambda *_: None))
+    patch.setattr("captum_attattr.attribution.integrals.tqdm.update", thrown.before(lambda *_: None))
 
 
 PLACES = [
