@@ -4,7 +4,7 @@
 
 A classifier that reads [CLS] needs no other row after the last attention layer
 (``captum_attattr/engine/rows_read.py``). Processor seconds of an attribution of one text with four evaluations a path,
-with those rows left out and with all rows, in turns. Below a tenth the mode would not be worth its lines.
+with those rows left out and with all rows, in turns. A mode that gives less than a tenth would not be worth its lines.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, store: Store) -> dict[str, Any]:
 def main() -> None:
     parser = command_line("rows_left_out", __doc__, threads=1)
     parser.add_argument("--most", type=int, help="only texts of at most so many tokens")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     args = parsed(parser)
     settings = settings_of(args, "most")
     store = Store(args.output / "rows_left_out.jsonl", settings)

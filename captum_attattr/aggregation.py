@@ -21,6 +21,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from captum_attattr.arguments import check_count
+
 Normalize = Literal["max", "l1", "l2"] | None
 
 
@@ -95,13 +97,16 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class TopPairs(Reduction):
-    """Keep the k pairs with the largest magnitude, of all heads of a layer: ``reduce=TopPairs(k)``."""
+    """Keep the k pairs with the largest magnitude, of all heads of a layer: ``reduce=TopPairs(k)``.
+
+    Raises:
+        ValueError: k is not a whole number of at least 1.
+    """
 
     k: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1:
-            raise ValueError(f"TopPairs needs a whole number of pairs of at least 1, got {self.k!r}.")
+        check_count("k", self.k)
 
     def score(self, attributions: Tensor, first: int) -> Pairs:
         """See :meth:`Reduction.score`; attributions are (batch, head, query, key)."""

@@ -4,7 +4,7 @@
 """
 
 from captum_attattr.attention.backend import Backend
-from captum_attattr.attention.backends import attention_layers, intercepted, is_attention_layer, refuse_out_of_reach
+from captum_attattr.attention.backends import attention_layers, check_layers, intercepted, refuse_out_of_reach
 from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
 from captum_attattr.attention.head_numbers import (
     HeadChoice,
@@ -25,9 +25,9 @@ __all__ = [
     "Result",
     "UnsupportedModelError",
     "attention_layers",
+    "check_layers",
     "chosen_heads",
     "intercepted",
-    "is_attention_layer",
     "mask_heads",
     "original_heads",
     "refuse_out_of_reach",

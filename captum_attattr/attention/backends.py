@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -66,6 +66,27 @@ def attention_layers(model: nn.Module) -> list[nn.Module]:
 def is_attention_layer(module: nn.Module) -> bool:
     """Whether a module is an attention layer that can be explained."""
     return any(backend.holds(module) for backend in BACKENDS)
+
+
+def check_layers(layer: Any) -> None:
+    """Check that ``layer`` is an attention layer or a list of them.
+
+    Raises:
+        TypeError: It is not a module or a list of modules.
+        ValueError: A module is no attention layer itself, or there is none.
+    """
+    layers = layer if isinstance(layer, (list, tuple)) else [layer]
+    if not layers:
+        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
+    for module in layers:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
+        if not is_attention_layer(module):
+            inside = len(attention_layers(module))  # raises its own error where there is none
+            raise ValueError(
+                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
+                "attention_layers(model), or some of these layers."
+            )
 
 
 def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 from captum._utils.typing import TargetType
 from torch import Tensor, nn
 
+from captum_attattr.attention import check_layers
 from captum_attattr.attribution.integrals import Integration, integrals_along
-from captum_attattr.attribution.self_attention import check_layers
 from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients

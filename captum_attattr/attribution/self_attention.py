@@ -12,7 +12,7 @@ from captum.log import log_usage
 from torch import Tensor, nn
 
 from captum_attattr.arguments import check_count
-from captum_attattr.attention import attention_layers, is_attention_layer
+from captum_attattr.attention import check_layers
 from captum_attattr.attribution.attention_function import AttentionFunction
 from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
 from captum_attattr.engine.baselines import AttentionBaselines, attention_baseline, input_baselines, starts_of
@@ -312,19 +312,3 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
             forward = Forward(self.forward_func, inputs, additional_forward_args)
             starts = starts_of(Recording(forward, Listed(self._layers())).states, states)
         return [LayerPath.from_state(state, start) for state, start in zip(states, starts, strict=True)]
-
-
-def check_layers(layer: Any) -> None:
-    """Raise TypeError or ValueError if ``layer`` is not an attention layer or a list of them."""
-    layers = layer if isinstance(layer, (list, tuple)) else [layer]
-    if not layers:
-        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
-    for module in layers:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
-        if not is_attention_layer(module):
-            inside = len(attention_layers(module))  # raises its own error where there is none
-            raise ValueError(
-                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
-                "attention_layers(model), or some of these layers."
-            )

@@ -253,5 +253,5 @@ def test_reductions_that_do_not_exist(wrong):
 
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "3"])
 def test_numbers_of_pairs_that_make_no_sense(k):
-    with pytest.raises(ValueError, match="TopPairs needs a whole number of pairs of at least 1"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
         TopPairs(k)
