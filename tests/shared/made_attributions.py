@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networkx as nx
 import torch
 from hypothesis import strategies as st
 
@@ -22,3 +23,15 @@ taus = st.floats(0, 1)
 
 def links(tree):
     return [(edge.layer, edge.query, edge.key) for edge in tree.edges]
+
+
+def assert_hangs_together(tree, depth):
+    """Every token but the root hangs on the tree once, at a lower layer than its parent."""
+    hung = {tree.nodes[0]: depth}
+    for edge in tree.edges:
+        assert edge.layer < hung[edge.query]
+        assert edge.key not in hung
+        hung[edge.key] = edge.layer
+    if tree.edges:
+        assert nx.is_arborescence(tree.to_networkx())
+    assert list(hung) == tree.nodes == list(tree.to_networkx())

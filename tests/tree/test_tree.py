@@ -7,7 +7,6 @@ import warnings
 from dataclasses import replace
 from itertools import groupby
 
-import networkx as nx
 import numpy as np
 import pydot
 import pytest
@@ -15,7 +14,7 @@ import tokenizers as tk
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_attributions import links, random_attributions, taus
+from made_attributions import assert_hangs_together, links, random_attributions, taus
 from made_explanations import made
 from tiny_classifiers import bert, byte_level, gpt2, roberta
 
@@ -73,14 +72,7 @@ def test_it_is_grown_by_the_largest_looks_first(attributions, tau, root):
 @given(random_attributions(), taus, roots, st.sampled_from([0.0, 0.3]))
 def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(attributions, tau, root, penalty):
     tree = AttributionTree(attributions, tau=tau, root=root, penalty=penalty)
-    hung = {tree.nodes[0]: len(attributions)}
-    for edge in tree.edges:
-        assert edge.layer < hung[edge.query]
-        assert edge.key not in hung
-        hung[edge.key] = edge.layer
-    if tree.edges:
-        assert nx.is_arborescence(tree.to_networkx())
-    assert list(hung) == tree.nodes == list(tree.to_networkx())
+    assert_hangs_together(tree, len(attributions))
 
 
 @settings(max_examples=100, deadline=None)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from functools import partial
 from itertools import combinations
 
-import networkx as nx
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_attributions import links, random_attributions, taus
+from made_attributions import assert_hangs_together, links, random_attributions, taus
 
 from captum_attattr.tree.attribution_tree import AttributionTree
 
@@ -64,14 +63,7 @@ def test_it_is_the_papers_tree(attributions, tau):
 @given(random_attributions(), taus, st.sampled_from([0, -1, "none"]), st.sampled_from([0.0, 0.3]))
 def test_every_token_but_the_root_hangs_on_the_tree_at_a_lower_layer_than_its_parent(attributions, tau, root, penalty):
     tree = by_layer(attributions, tau=tau, root=root, penalty=penalty)
-    hung = {tree.nodes[0]: len(attributions)}
-    for edge in tree.edges:
-        assert edge.layer < hung[edge.query]
-        assert edge.key not in hung
-        hung[edge.key] = edge.layer
-    if tree.edges:
-        assert nx.is_arborescence(tree.to_networkx())
-    assert list(hung) == tree.nodes == list(tree.to_networkx())
+    assert_hangs_together(tree, len(attributions))
 
 
 @settings(max_examples=60, deadline=None)
