@@ -67,7 +67,8 @@ def _scopes(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def _named(scope: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in scope.items() if name not in _TORCHS_OWN}
+    # Of a copy, which is made in one step: another thread may set a module's forward meanwhile.
+    return {name: value for name, value in scope.copy().items() if name not in _TORCHS_OWN}
 
 
 def _put_back(module: nn.Module, kept: Sequence[dict[str, Any]]) -> bool:
@@ -76,10 +77,10 @@ def _put_back(module: nn.Module, kept: Sequence[dict[str, Any]]) -> bool:
     new = [(scope, name) for scope, old in zip(scopes, kept, strict=True) for name in _named(scope) if name not in old]
     # New tensors go, and what is new beside them, which may say how far they reach. What is new without a tensor stays,
     # as after any first pass: it may say what was done for good.
-    grown = any(type(scope[name]) is Tensor for scope, name in new)
+    grown = any(type(scope.get(name)) is Tensor for scope, name in new)
     changed = grown
     for scope, name in new if grown else ():
-        del scope[name]
+        scope.pop(name, None)
     for scope, old in zip(scopes, kept, strict=True):
         if any(name not in scope or scope[name] is not value for name, value in old.items()):
             scope.update(old)

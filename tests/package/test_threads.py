@@ -13,6 +13,7 @@ from tiny_models import FAMILIES, case
 
 from captum_attattr import HeadImportance, SelfAttentionAttribution, attention_layers
 from captum_attattr.attention import mask_heads
+from captum_attattr.engine.module_state import ModuleState
 
 __all__ = ["untouched"]
 
@@ -178,3 +179,22 @@ def test_masks_come_and_go_while_the_model_runs(untouched):
         _, outputs, ours = at_once(mask, run, attribution(other))
     assert all(output.isfinite().all() for output in outputs)
     torch.testing.assert_close(ours, expected, atol=0, rtol=0)
+
+
+def test_state_is_read_while_another_thread_sets_what_modules_run():
+    module, ended = torch.nn.Linear(2, 2), threading.Event()
+
+    def set_and_remove():
+        while not ended.is_set():
+            vars(module)["forward"] = abs
+            del vars(module)["forward"]
+
+    other = threading.Thread(target=set_and_remove)
+    sys.setswitchinterval(1e-6)
+    other.start()
+    try:
+        for _ in range(2000):
+            assert not ModuleState([module]).restore()
+    finally:
+        ended.set()
+        other.join()
