@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from benchmarks.setup.attributing import attributed
 from benchmarks.setup.command_line import add_language_model, command_line, parsed
-from benchmarks.setup.machine import environment
+from benchmarks.setup.machine import environment, line
 from benchmarks.setup.results import Store, table
 from benchmarks.setup.rough_models import Explained, Rough, language_model
 from benchmarks.setup.timing import timed
@@ -110,7 +110,7 @@ def markdown(figures: dict[str, Any]) -> str:
     return f"""# The joint path of a language model with its rough lowest layers, and without them
 
 {figures["settings"]["name"]}, {len(records)} prompts, `tolerance={figures["settings"]["tolerance"]}`, float32,
-{figures["settings"]["threads"]} thread(s). Made by `python -m benchmarks.rough_joint --folder FOLDER`.
+{line(figures["environment"])}. Made by `python -m benchmarks.rough_joint --folder FOLDER`.
 
 {table(["joint path over", "layers, mean", "evaluations, mean", "most", "seconds, mean", "did not converge"], costs)}
 
@@ -129,14 +129,14 @@ def main() -> None:
     add_language_model(parser, "prompts", required=True)
     parser.add_argument("--name", default="SmolLM2-135M-Instruct", help="of the model, for the table")
     args = parsed(parser)
-    settings = {"name": args.name, "tolerance": args.tolerance, "threads": args.threads}
+    settings = {"name": args.name, "tolerance": args.tolerance, "threads": args.threads, "device": args.device}
     store = Store(args.output / "rough_joint.jsonl", settings, args.examples)
-    rough = language_model(args.folder, args.gguf, args.examples)
+    rough = language_model(args.folder, args.gguf, args.examples).to(args.device)
     records = [
         store.get(str(place), measure, rough, question, args.tolerance)
         for place, question in enumerate(rough.questions)
     ]
-    figures = {"settings": settings, "environment": environment(), "prompts": records}
+    figures = {"settings": settings, "environment": environment(args.device), "prompts": records}
     store.finish(figures, markdown(figures))
 
 

@@ -37,6 +37,7 @@ def add_language_model(parser: argparse.ArgumentParser, examples: str, *, requir
     parser.add_argument("--gguf", help="its file in that folder, where it is a GGUF")
     parser.add_argument("--examples", type=int, default=20, help=examples)
     parser.add_argument("--tolerance", type=float, default=0.01)
+    parser.add_argument("--device", default="cpu", help="of torch, where the model is")
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:

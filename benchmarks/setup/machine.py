@@ -11,7 +11,9 @@ import torch
 import transformers
 
 
-def environment() -> dict[str, str]:
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Of this process; ``device`` is where the model is."""
+    graphics = {} if device == "cpu" else {"device": torch.cuda.get_device_name(device)}
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -20,6 +22,7 @@ def environment() -> dict[str, str]:
         "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
         "capability": torch.backends.cpu.get_cpu_capability(),
+        **graphics,
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +58,11 @@ class Rough:
     """Of the model, or of a copy of it."""
     questions: list[tuple[Tensor, Explained]]
     """Inputs (1, tokens), and F for them: a difference of two logits."""
+
+    def to(self, device: str) -> Rough:
+        """The model, which is moved, and its questions on this device."""
+        questions = [(ids.to(device), explained) for ids, explained in self.questions]
+        return replace(self, model=self.model.to(device), questions=questions)
 
 
 def copying_decoder(name: str, examples: int, seed: int = 0, steps: int = 800) -> Rough:
@@ -136,7 +141,7 @@ def _words(count: int) -> Tensor:
 
 def _difference(right: int, wrong: int, options: Mapping[str, Tensor] = MappingProxyType({})) -> Explained:
     def explained(model: Callable[..., Any], ids: Tensor) -> Tensor:
-        others = {name: value.expand(len(ids), -1) for name, value in options.items()}
+        others = {name: value.to(ids.device).expand(len(ids), -1) for name, value in options.items()}
         logits: Tensor = model(ids, **others, use_cache=False).logits[:, -1]
         return logits[:, right] - logits[:, wrong]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from torch import nn
 
@@ -21,6 +21,9 @@ Contexts that handlers put in place are switched off as well, so that the model 
 
 class Backend(ABC):
     """One way in which models compute attention. To add one, subclass it and list the subclass in ``backends``."""
+
+    without_heads: ClassVar[bool] = False
+    """Whether this process has had a layer that lost all its heads to pruning: fused kernels may not stand that."""
 
     @abstractmethod
     def holds(self, module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.attention.backend import Backend
 from captum_attattr.attention.backends import attention_layers
 from captum_attattr.attention.call import UnsupportedModelError
 
@@ -29,6 +30,13 @@ class HeadNumbers:
     """Number of heads before pruning."""
     remaining: tuple[int, ...]
     """The heads that are left, in order: the head axis of every tensor of the layer."""
+
+    def __post_init__(self) -> None:
+        if not self.remaining:
+            Backend.without_heads = True
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a pickled model, too, is noticed when it is loaded
+        return type(self), (self.total, self.remaining)
 
     @classmethod
     def from_layer(cls, layer: nn.Module) -> HeadNumbers:

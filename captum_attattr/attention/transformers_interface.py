@@ -106,9 +106,29 @@ def _attention(
 
 def _watched(implementation: str | None, function: Callable[..., Result]) -> Callable[..., Result]:
     """Return the attention function itself, or one that passes calls through handlers and masks if there are any."""
+    if implementation == "sdpa" and Backend.without_heads:
+        function = partial(_unless_without_heads, function)
     if not (_watches.get() or masks):
         return function
     return partial(_attention, implementation or "eager", function)
+
+
+def _unless_without_heads(
+    function: Callable[..., Result],
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *args: Any,
+    **options: Any,
+) -> Result:
+    """Call the attention function, unless the layer has no heads: SDPA on a GPU then divides by zero and kills Python.
+
+    Seen in torch 2.11; see https://github.com/pytorch/pytorch/pull/191325.
+    """
+    if query.shape[1]:
+        return function(module, query, key, value, *args, **options)
+    return (query @ key.transpose(2, 3) @ value).transpose(1, 2), None
 
 
 _getitem, _get_interface = AttentionInterface.__getitem__, AttentionInterface.get_interface

@@ -55,7 +55,7 @@ class AttentionFunction:
     ) -> None:
         self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
         self.attention: tuple[Tensor, ...] = tuple(state.probabilities() for state in self._recording.states)
-        self.examples: Tensor = torch.arange(self._recording.forward.batch_size)
+        self.examples: Tensor = torch.arange(self._recording.forward.batch_size, device="cpu")
 
     def __call__(self, *attention: Tensor) -> Tensor:
         """The output for the given attention, (rows, head, query, key) a layer.

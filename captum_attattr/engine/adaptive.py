@@ -47,7 +47,7 @@ class Adaptation:
 
     def __init__(self, walk: Walk, tolerance: float, n_steps: int, clean: Tensor, keep: Keep) -> None:
         self._walk, self._tolerance, self._n_steps, self._keep = walk, tolerance, n_steps, keep
-        start = walk.start(torch.arange(walk.count))
+        start = walk.start(torch.arange(walk.count, device="cpu"))
         self._start, self._rise = start, Rise.from_outputs(walk, clean, start)
         self._answer: Integral | None = None
 
@@ -66,16 +66,17 @@ class Adaptation:
         Returns:
             The examples that did not converge, the rows of their samples (nodes, examples), and all samples.
         """
-        nested, pending, samples = nested_rules(self._n_steps), torch.arange(self._walk.count), self._known()
+        nested, samples = nested_rules(self._n_steps), self._known()
+        pending = torch.arange(self._walk.count, device="cpu")
         free = len(samples.alphas) // len(pending)
         rows = pending.unsqueeze(0)[:free]
         for rule in nested.rules:
             nodes = nested.nodes[len(rows) : rule.count]
-            new = len(samples.alphas) + torch.arange(len(nodes) * len(pending)).view(len(nodes), -1)
+            new = len(samples.alphas) + torch.arange(len(nodes) * len(pending), device="cpu").view(len(nodes), -1)
             rows = torch.cat([rows, new])
             samples = samples.extended(self._walk, nodes.repeat_interleave(len(pending)), pending.repeat(len(nodes)))
             totals = self._summed(samples, rows, rule.weights)
-            found = self._integral(totals, pending, torch.full((len(pending),), len(rows) - free))
+            found = self._integral(totals, pending, torch.full((len(pending),), len(rows) - free, device="cpu"))
             found.converged = self._judged(found, rule, samples, rows, pending)
             going_on = ~found.converged
             self._put(found, pending)
@@ -85,10 +86,10 @@ class Adaptation:
         return pending, rows, samples
 
     def _known(self) -> Samples:
-        every, known = torch.arange(self._walk.count), self._walk.known()
+        every, known = torch.arange(self._walk.count, device="cpu"), self._walk.known()
         if known is None:
             return Samples.empty(self._walk)
-        return Samples(every, torch.ones(len(every), dtype=torch.float64), known)
+        return Samples(every, torch.ones(len(every), dtype=torch.float64, device="cpu"), known)
 
     def _integral(self, totals: list[Tensor], pending: Tensor, spent: Tensor) -> Integral:
         attributions = self._walk.attributions(totals, pending, self._keep)
@@ -124,17 +125,18 @@ class Adaptation:
         """Sum the gradients at samples (nodes, examples) with weights (nodes,): one total an example."""
         nodes, examples = rows.shape
         totals = self._walk.totals(examples)
-        cells = torch.arange(examples).repeat(nodes)
+        cells = torch.arange(examples, device="cpu").repeat(nodes)
         self._walk.add(totals, samples.points.select(rows.flatten()), weights.repeat_interleave(examples), cells)
         return totals
 
     def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> None:
         """Integrate in panels, which begin with the points of the nested rules and the point alpha = 0."""
-        spent = torch.full((self._walk.count,), len(rows) + int(self._walk.known() is None))
+        spent = torch.full((self._walk.count,), len(rows) + int(self._walk.known() is None), device="cpu")
         if len(rows) < 2 * SIZE - 2 or self._n_steps < int(spent[0]):
             return
-        order, zeros = samples.alphas[rows[:, 0]].argsort(), torch.zeros(len(pending), dtype=torch.float64)
-        rows = torch.cat([len(samples.alphas) + torch.arange(len(pending)).unsqueeze(0), rows[order]]).T
+        order = samples.alphas[rows[:, 0]].argsort()
+        zeros = torch.zeros(len(pending), dtype=torch.float64, device="cpu")
+        rows = torch.cat([len(samples.alphas) + torch.arange(len(pending), device="cpu").unsqueeze(0), rows[order]]).T
         samples = samples.extended(self._walk, zeros, pending)
         panels = Panels.from_samples(self._walk, samples, torch.cat([rows[:, :SIZE], rows[:, SIZE - 1 :]]))
         while True:
@@ -157,7 +159,7 @@ class Adaptation:
         self._walk.add(totals, samples.points, panels.weights(samples), cells)
         found = self._integral(totals, pending, spent[pending])
         owners = torch.searchsorted(pending, panels.examples(samples))
-        squares = torch.zeros(len(pending), dtype=torch.float64).index_add_(0, owners, panels.errors**2)
+        squares = torch.zeros(len(pending), dtype=torch.float64, device="cpu").index_add_(0, owners, panels.errors**2)
         error, gap = squares.sqrt().to(found.error), found.error
         converged = (error <= self._allowed_error(found)) & (gap <= found.allowed_gap(self._tolerance))
         found.error, found.converged = torch.maximum(error, gap), converged.cpu()
@@ -165,7 +167,7 @@ class Adaptation:
 
     def _chosen(self, panels: Panels, samples: Samples, found: Integral, pending: Tensor, spent: Tensor) -> Tensor:
         """(P,): whether each panel is to be halved."""
-        owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool)
+        owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool, device="cpu")
         full = samples.points.bytes > _MOST_BYTES
         errors, gaps = (limits.tolist() for limits in (self._allowed_error(found), found.allowed_gap(self._tolerance)))
         for example, error, gap in zip(pending.tolist(), errors, gaps, strict=True):

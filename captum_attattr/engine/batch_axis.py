@@ -57,12 +57,13 @@ def find_axis(
         UnsupportedModelError: The rows of a layer's attention are not those of the batch, in their order.
         ValueError: The forward function adds to a cache of keys and values.
     """
-    rows = torch.tensor([0, 0] if forward.batch_size == 1 else [forward.batch_size - 1])
+    rows = torch.tensor([0, 0] if forward.batch_size == 1 else [forward.batch_size - 1], device="cpu")
     try:
         other = _pass_of(rows, forward, layers)
     except Exception as error:
         if is_out_of_memory(error):
             raise
+        _refuse_fixed_indices(error, len(rows), forward.batch_size)
         _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
         if forward.batch_size == 1:  # it may not take two rows, or has arguments that do not follow the batch
             return BatchAxis(None, one_by_one=True)
@@ -109,6 +110,8 @@ def _pass_of(rows: Tensor, forward: Forward, layers: Sequence[nn.Module]) -> _Pa
         return result
 
     output = modules.following(lambda: intercepted(layers, record, partial(forward, rows)))
+    if output.is_cuda:
+        torch.cuda.synchronize(output.device)  # errors of a GPU come late: here it is known what caused them
     return _Pass(modules, output, met)
 
 
@@ -134,6 +137,16 @@ def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
             "examples, so it is not known which row belongs to which example. Give one example at a time, or inputs "
             "with as many rows as the attention has."
         )
+
+
+def _refuse_fixed_indices(error: Exception, rows: int, batch: int) -> None:
+    """Raise an error if the pass read outside of a tensor on a GPU, where no other attempt can be made."""
+    if "device-side assert" in str(error):
+        raise ValueError(
+            f"The forward function read outside of a tensor when it was run on {rows} row(s) in place of the "
+            f"{batch} given: it seems to hold indices that are made for this batch. Make them from its arguments, so "
+            "that it runs on any rows. The GPU does not answer this process any more: start Python again."
+        ) from error
 
 
 def _refuse_standing(forward: Forward, error: Exception) -> None:

@@ -106,7 +106,7 @@ class Forward:
         owner = getattr(self.function, "__self__", None)
         self.owner: nn.Module | None = owner if isinstance(owner, nn.Module) else None
         """The module whose method the forward function is (``model.forward``)."""
-        self.all_rows = torch.arange(self.batch_size)
+        self.all_rows = torch.arange(self.batch_size, device="cpu")
 
     def __call__(self, rows: Tensor | None = None) -> Tensor:
         """Run the forward function on these rows of the batch, with repetition; on the whole batch by default."""
@@ -165,9 +165,20 @@ class Forward:
     @staticmethod
     def _select(output: Tensor, target: TargetType) -> Tensor:
         try:
+            if isinstance(target, Tensor):
+                target = target.to(output.device)
+            if output.dim() == 2 and isinstance(target, (list, Tensor)):
+                _check_range(target, output.shape[1])
             selected: Tensor = _select_targets(output, target)
             return selected
         except (AssertionError, IndexError, RuntimeError, TypeError) as error:
             raise ValueError(
                 f"target {target!r} does not fit the forward function's output of shape {tuple(output.shape)}: {error}"
             ) from error
+
+
+def _check_range(target: list[Any] | Tensor, outputs: int) -> None:
+    """Raise an IndexError before a GPU reads outside: after that no call on it works in the whole process."""
+    numbers = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
+    if len(numbers) > 1 and any(isinstance(one, int) and not 0 <= one < outputs for one in numbers):
+        raise IndexError(f"there are {outputs} outputs, numbered from 0")

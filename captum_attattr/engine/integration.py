@@ -88,12 +88,12 @@ class Integral:
 
 def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Tensor) -> Integral:
     """Integrate by the same rule for every example; ``clean`` is F(A), (B,)."""
-    every = torch.arange(walk.count)
+    every = torch.arange(walk.count, device="cpu")
     examples, totals = every.repeat(len(nodes)), walk.totals(walk.count)
     alphas, weights = (values.repeat_interleave(walk.count) for values in (nodes, weights))
     for rows, points in walk.evaluate(alphas, examples):
         walk.add(totals, points, weights[rows], examples[rows])
-    spent = torch.full((walk.count,), len(nodes))
+    spent = torch.full((walk.count,), len(nodes), device="cpu")
     attributions = walk.attributions(totals, every, keep)
     return Integral.from_attributions(attributions, spent, Rise.from_outputs(walk, clean, walk.start(every)))
 

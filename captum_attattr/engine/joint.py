@@ -121,7 +121,7 @@ def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
     """Multiply each example's matrix (H, Q, K) by the values (R, H, K, D) of its rows: (R, Q, H, D)."""
     count = len(matrices)
     steps = len(examples) // count
-    if len(examples) % count == 0 and torch.equal(examples, torch.arange(count).repeat(steps)):
+    if len(examples) % count == 0 and torch.equal(examples, torch.arange(count, device="cpu").repeat(steps)):
         # All steps of an example side by side in one product, so that its matrix is not repeated.
         columns = values.unflatten(0, (steps, count)).permute(1, 2, 3, 0, 4).flatten(3)
         product: Tensor = (matrices.to(columns.dtype) @ columns).unflatten(-1, (steps, -1))

@@ -81,7 +81,7 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
         ValueError: A sequence is all padding, or the layer computes NaN or infinite values.
         UnsupportedModelError: The probabilities do not reproduce the context.
     """
-    state = LayerState(index, call, context, call.values(), torch.empty(0))
+    state = LayerState(index, call, context, call.values(), torch.empty(0, device="cpu"))
     attends = torch.cat([state.pairs(block).any(-1) for block in state.blocks()], -1)
     state = replace(state, attends=attends.transpose(1, 2).unsqueeze(-1))
     own = torch.zeros_like(context)

@@ -43,7 +43,8 @@ class Samples:
     @classmethod
     def empty(cls, walk: Walk) -> Samples:
         """Return samples without rows."""
-        return cls(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.float64), walk.no_points())
+        examples = torch.empty(0, dtype=torch.long, device="cpu")
+        return cls(examples, torch.empty(0, dtype=torch.float64, device="cpu"), walk.no_points())
 
     def extended(self, walk: Walk, alphas: Tensor, examples: Tensor) -> Samples:
         """Evaluate the walk at these alphas and return the samples with these rows appended."""
@@ -90,8 +91,9 @@ class Panels:
         """Return the halves of the panels, and the samples extended by their new points."""
         alphas, owners = samples.alphas[self.rows], self.examples(samples)
         middles = (alphas[:, 1:] + alphas[:, :-1]) / 2
-        fine = torch.empty(len(self.rows), 2 * SIZE - 1, dtype=torch.long)
-        fine[:, ::2], fine[:, 1::2] = self.rows, len(samples.alphas) + torch.arange(middles.numel()).view_as(middles)
+        fine = torch.empty(len(self.rows), 2 * SIZE - 1, dtype=torch.long, device="cpu")
+        fine[:, ::2] = self.rows
+        fine[:, 1::2] = len(samples.alphas) + torch.arange(middles.numel(), device="cpu").view_as(middles)
         samples = samples.extended(walk, middles.flatten(), owners.repeat_interleave(ADDED))
         return Panels.from_samples(walk, samples, torch.cat([fine[:, :SIZE], fine[:, ADDED:]])), samples
 
@@ -117,12 +119,12 @@ class Panels:
             order = gaps.abs().argsort(descending=True)
             rest = gaps[order].abs().flip(0).cumsum(0).flip(0)
         else:
-            return torch.empty(0, dtype=torch.long)
+            return torch.empty(0, dtype=torch.long, device="cpu")
         return order[: max(1, int((rest > _LEFT).sum()))]
 
     def weights(self, samples: Samples) -> Tensor:
         """Return the weight of each sample, (R,), in the integral over all panels of its example."""
-        weights = torch.zeros(len(samples.alphas), dtype=torch.float64)
+        weights = torch.zeros(len(samples.alphas), dtype=torch.float64, device="cpu")
         return weights.index_add_(0, self.rows.flatten(), interpolatory(samples.alphas[self.rows]).flatten())
 
 
@@ -155,9 +157,9 @@ def norms(walk: Walk, samples: Samples, rows: Tensor, weights: Tensor) -> Tensor
     """
     per_cell = sum(total.nbytes for total in walk.totals(1))
     found = []
-    for cells in torch.arange(len(rows)).split(max(1, _TOTALS_BYTES // max(per_cell, 1))):
+    for cells in torch.arange(len(rows), device="cpu").split(max(1, _TOTALS_BYTES // max(per_cell, 1))):
         totals, some = walk.totals(len(cells)), rows[cells].flatten()
-        places = torch.arange(len(cells)).repeat_interleave(rows.shape[1])
+        places = torch.arange(len(cells), device="cpu").repeat_interleave(rows.shape[1])
         walk.add(totals, samples.points.select(some), weights[cells].flatten(), places)
         attributions = walk.attributions(totals, samples.examples[rows[cells, 0]], Keep((), True))
         found.append(norm(attributions))

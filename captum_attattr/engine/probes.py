@@ -37,12 +37,12 @@ class Probe:
 
 def alone(batch_size: int) -> Probe:
     """Make a probe of the last example alone."""
-    return Probe(torch.tensor([batch_size - 1]), torch.ones(1))
+    return Probe(torch.tensor([batch_size - 1], device="cpu"), torch.ones(1, device="cpu"))
 
 
 def moved(batch_size: int) -> Probe:
     """Make a probe of every example once, shifted by one row."""
-    return Probe(torch.arange(batch_size).roll(1), torch.ones(batch_size))
+    return Probe(torch.arange(batch_size, device="cpu").roll(1), torch.ones(batch_size, device="cpu"))
 
 
 def apart(batch_size: int, most: int | None = None) -> Probe:
@@ -56,8 +56,8 @@ def apart(batch_size: int, most: int | None = None) -> Probe:
         most: Use at most so many of them, spread over the batch.
     """
     count = min(batch_size, most or batch_size)
-    examples = torch.linspace(0, batch_size - 1, count).round().long()
+    examples = torch.linspace(0, batch_size - 1, count, device="cpu").round().long()
     rows = torch.cat([examples[-1:], examples[:1], examples.flip(0), examples, examples[:1]])
-    scale = torch.ones(len(rows))
-    scale[[0, 1, -1]] = torch.tensor([0.5, 0.25, 0.7])
+    scale = torch.ones(len(rows), device="cpu")
+    scale[[0, 1, -1]] = torch.tensor([0.5, 0.25, 0.7], device="cpu")
     return Probe(rows, scale)

@@ -120,15 +120,16 @@ class Trials:
     def _effects(self) -> Tensor:
         """The largest change of each output of an example where the last context is halved; 0 if unknown."""
         rows = alone(self.forward.batch_size).rows if self._alone else self.forward.all_rows
-        probe, clean = Probe(rows, torch.full((len(rows),), 0.5)), take_rows(self.output, rows, self.forward.batch_size)
+        probe = Probe(rows, torch.full((len(rows),), 0.5, device="cpu"))
+        clean = take_rows(self.output, rows, self.forward.batch_size)
         try:
             output = self._replayed(probe.changed(self.last_context), probe, None).detach()
         except Exception as error:  # a model may fail in any way on recorded outputs
             if is_out_of_memory(error):
                 raise
-            return torch.zeros(())
+            return torch.zeros((), device="cpu")
         if output.shape != clean.shape or not output.is_floating_point():
-            return torch.zeros(())
+            return torch.zeros((), device="cpu")
         changes: Tensor = (output - clean).abs().nan_to_num(0.0, 0.0)
         return changes.amax(0) if changes.dim() and len(changes) == len(rows) else changes
 
@@ -188,7 +189,9 @@ class Trials:
     def _shortest(self) -> Probe | None:
         """The shortest example alone; None if all are of one length."""
         lengths = self.states[0].lengths()
-        return None if len(lengths.unique()) == 1 else Probe(lengths.argmin().cpu().view(1), torch.ones(1))
+        if len(lengths.unique()) == 1:
+            return None
+        return Probe(lengths.argmin().cpu().view(1), torch.ones(1, device="cpu"))
 
     def _tried(self, plan: ReplayPlan, state: LayerState, probe: Probe, gradients: bool) -> Trial:
         seen: list[bool] = []
@@ -211,7 +214,7 @@ class Trials:
             if is_out_of_memory(error):
                 raise
             failed = error
-        again = Probe(self.forward.all_rows, torch.ones(batch_size))
+        again = Probe(self.forward.all_rows, torch.ones(batch_size, device="cpu"))
         if not self._tried(plan, state, again, gradients=False).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "

@@ -122,7 +122,7 @@ class Walk(ABC):
         """Compute F(A0), (examples,), with the attention of the walk's layers at their baselines."""
 
         def job(rows: slice) -> Tensor:
-            zero = torch.zeros(len(examples[rows]), dtype=torch.float64)
+            zero = torch.zeros(len(examples[rows]), dtype=torch.float64, device="cpu")
             output = self._recording.replay(self._plan, self._substitutes(zero, examples[rows], {}), examples[rows])
             return self._recording.forward.scores(output, self._target, examples[rows])
 
@@ -143,7 +143,7 @@ class Walk(ABC):
             for gradient, layer in zip(gradients, layers, strict=True)
         )
         values = [layer.values for layer in layers if layer.values is not None]
-        return Points(scores.to(slopes), torch.as_tensor(slopes), list(gradients), values)
+        return Points(scores.to(slopes), torch.as_tensor(slopes, device=contexts[0].device), list(gradients), values)
 
 
 class LayerPoints(NamedTuple):

@@ -95,7 +95,7 @@ def deletion_curve(
         raise ValueError(f"order {order!r} is unknown. Choose 'most' or 'least'.")
     later = [fraction for fraction in ascending(fractions) if fraction > 0]
     outputs = outputs_along(removal, scores, later, order, batch_size, seed, show_progress)
-    return DeletionCurve(torch.tensor([0.0, *later]), outputs)
+    return DeletionCurve(torch.tensor([0.0, *later], device="cpu"), outputs)
 
 
 def ascending(fractions: Sequence[float]) -> list[float]:
@@ -144,7 +144,8 @@ def _gone(removal: Removal, fractions: Sequence[float], keep: bool) -> Tensor:
 def _ranks(removal: Removal, scores: Scores, seed: int, *, descending: bool) -> Tensor:
     """Compute the rank of each feature in the order of removal, (B, N); features that stay come last."""
     flat = removal.ranked_scores(scores)
-    shuffled = torch.randperm(flat.shape[1], generator=torch.Generator().manual_seed(seed)).to(flat.device)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(flat.shape[1], generator=generator, device="cpu").to(flat.device)
     stays = torch.full_like(flat, -math.inf if descending else math.inf)
     sortable = torch.where(removal.removable, flat, stays)[:, shuffled]
     by_score = torch.argsort(sortable, dim=1, descending=descending, stable=True)

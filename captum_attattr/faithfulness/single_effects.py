@@ -88,7 +88,8 @@ def agreement(removal: Removal, scores: Scores, effects: Scores, kind: Agreement
 def _chosen(removable: Tensor, sample: int | None, seed: int) -> Tensor:
     if sample is None:
         return removable
-    noise = torch.rand(removable.shape, generator=torch.Generator().manual_seed(seed)).to(removable.device)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.rand(removable.shape, generator=generator, device="cpu").to(removable.device)
     noise = noise.masked_fill(~removable, math.inf)
     first = noise.topk(min(sample, removable.shape[1]), dim=1, largest=False).indices
     return torch.zeros_like(removable).scatter_(1, first, True) & removable

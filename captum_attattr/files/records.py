@@ -144,9 +144,8 @@ def matrix(values: Rows) -> Tensor:
     """
     if not values or not values[0] or len({len(row) for row in values}) > 1:
         raise ValueError(f"a matrix needs rows of equal length, got {reprlib.repr([len(row) for row in values])}")
-    return torch.tensor(
-        [[math.nan if value is None else value for value in row] for row in values], dtype=torch.float64
-    )
+    numbers = [[math.nan if value is None else value for value in row] for row in values]
+    return torch.tensor(numbers, dtype=torch.float64, device="cpu")
 
 
 def _checksum(content: Mapping[str, Any]) -> str:

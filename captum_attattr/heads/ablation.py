@@ -55,7 +55,7 @@ class Ablation(Measure):
         for state in recording.states:
             batch, _, heads, _ = state.context.shape
             scores = []
-            for some in torch.arange(heads).split(max(1, _MOST_ROWS // batch)):
+            for some in torch.arange(heads, device="cpu").split(max(1, _MOST_ROWS // batch)):
                 rows = forward.all_rows.repeat(len(some))
                 masked = always(_without_each(state.context, some))
                 logits = recording.replay(recording.plan(state.index), {state.index: masked}, rows)

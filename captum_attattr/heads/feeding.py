@@ -163,7 +163,7 @@ def _names(item: Any, model: Any) -> list[str]:
 
 
 def _stacked(values: Sequence[Any], padding: int) -> Tensor:
-    tensors = [torch.as_tensor(value) for value in values]
+    tensors = [torch.as_tensor(value, device="cpu") for value in values]
     if tensors[0].dim() != 1:
         return torch.stack(tensors)
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)

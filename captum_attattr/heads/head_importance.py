@@ -233,7 +233,7 @@ class HeadImportance:
         """Compute scores (B, L, H), each head at its number in the unpruned model, NaN for pruned heads."""
         numbers = [HeadNumbers.from_layer(layer) for layer in examples.layers]
         shape = (len(examples.inputs[0]), len(numbers), max(layer.total for layer in numbers))
-        grid = torch.full(shape, math.nan, dtype=torch.float64)
+        grid = torch.full(shape, math.nan, dtype=torch.float64, device="cpu")
         places = [place for place, layer in enumerate(numbers) if layer.remaining]
         if not places:
             raise ValueError("All heads of these layers were pruned away: there is nothing to measure.")

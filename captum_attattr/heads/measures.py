@@ -181,7 +181,8 @@ class Random(Measure):
         """Compute (B, heads) for each layer."""
         generator = torch.Generator().manual_seed(self.seed)
         counts = [len(HeadNumbers.from_layer(layer).remaining) for layer in examples.layers]
-        return [torch.rand(1, count, generator=generator).repeat(len(examples.inputs[0]), 1) for count in counts]
+        batch = len(examples.inputs[0])
+        return [torch.rand(1, count, generator=generator, device="cpu").repeat(batch, 1) for count in counts]
 
 
 _ALL: tuple[Measure, ...] = (

@@ -146,7 +146,7 @@ class Explanation:
         scores = self.pair_scores()
         magnitude = scores.abs()
         if not special:
-            left_out = torch.tensor(self.special)
+            left_out = torch.tensor(self.special, device="cpu")
             magnitude = magnitude.masked_fill(left_out[:, None] | left_out[None, :], -1)
         best = magnitude.flatten().topk(min(max(k, 0), magnitude.numel())).indices.tolist()
         width = len(self.tokens)
@@ -227,7 +227,7 @@ class Explanation:
         """
         weights = _weights(self.attributions, self.attention, kind).unsqueeze(1)
         given = dict(zip(self.layers, weights, strict=True))
-        blank = torch.zeros(()).expand_as(weights[0])
+        blank = torch.zeros((), device="cpu").expand_as(weights[0])
         view: dict[str, Any] = {
             "attention": tuple(given.get(number, blank) for number in range(max(self.layers) + 1)),
             "tokens": self.tokens,

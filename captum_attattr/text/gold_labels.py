@@ -151,10 +151,11 @@ def rows_of(labels: Any) -> Tensor | None:
     """
     if isinstance(labels, (list, tuple)) and labels and isinstance(labels[0], list):
         try:
-            labels = torch.tensor(labels)
+            labels = torch.tensor(labels, device="cpu")
         except (ValueError, TypeError, RuntimeError) as error:
             raise ValueError(
                 f"If an example has several labels, they must be numbers in rows of equal length: {error}"
             ) from error
-    labels = torch.as_tensor(labels) if hasattr(labels, "__array__") else labels
+    if hasattr(labels, "__array__") and not isinstance(labels, Tensor):
+        labels = torch.as_tensor(labels, device="cpu")
     return labels if isinstance(labels, Tensor) and labels.dim() > 1 else None

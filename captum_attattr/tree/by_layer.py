@@ -33,7 +33,7 @@ def _edge_scores(attributions: Tensor, root: int | None) -> Tensor:
     If there is none above zero, as in the top layer of a classifier that reads only [CLS], divide by the layer's
     largest magnitude.
     """
-    others = torch.arange(attributions.shape[1]) != (-1 if root is None else root)
+    others = torch.arange(attributions.shape[1], device="cpu") != (-1 if root is None else root)
     largest = attributions[:, others].amax((1, 2), keepdim=True)
     size = torch.where(largest > 0, largest, attributions.abs().amax((1, 2), keepdim=True))
     return torch.where(size > 0, attributions / size, 0)
@@ -48,9 +48,9 @@ def _grow(scores: Tensor, top: int, root: int | None, tau: float, top_tau: float
     depth, count, _ = scores.shape
     highest = depth - 1
     edges = [] if root is None else [(highest, root, top)]
-    free = torch.ones(count, dtype=torch.bool)
+    free = torch.ones(count, dtype=torch.bool, device="cpu")
     free[[top] if root is None else [top, root]] = False
-    inside = torch.zeros(count, dtype=torch.bool)
+    inside = torch.zeros(count, dtype=torch.bool, device="cpu")
     inside[top] = True
     for layer in range(highest if root is None else highest - 1, -1, -1):
         looks = scores[layer].masked_fill(~inside[:, None] | ~free, -torch.inf)

@@ -201,3 +201,34 @@ def test_float_inputs_in_the_models_type(models, batch, dtype):
         lambda e, mask: model(inputs_embeds=e, attention_mask=mask), attention_layers(model)
     )
     assert_near(method.attribute(embeddings, None, 1, mask, 3), attribute(model, batch), TOLERANCE[dtype]["logit"])
+
+
+@families
+@pytest.mark.parametrize(
+    ("path", "options"), [("layerwise", {"n_steps": 3}), ("joint", {"tolerance": 1e-3, "n_steps": 60})]
+)
+def test_other_defaults_of_torch_change_nothing(family, path, options):
+    """What the package makes for itself lies on the CPU, whichever device tensors are made on by default."""
+    c = case(family)
+    method = SelfAttentionAttribution(c.forward, attention_layers(c.model), path=path)
+    how = {"target": [1, 2], "additional_forward_args": c.mask, "return_convergence_delta": True, **options}
+    expected, delta = method.attribute(c.inputs, **how)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            method = SelfAttentionAttribution(on_its_own_device(c), attention_layers(c.model), path=path)
+            found, found_delta = method.attribute(c.inputs, **how)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_agree(found, expected, digits=family.rounding)
+    assert_agree(found_delta, delta, digits=family.rounding, size=1.0)
+
+
+def on_its_own_device(c):
+    """Models make tensors of their own, for their masks say, which meta's would not be."""
+
+    def forward(*args):
+        with torch.device(c.inputs.device):
+            return c.forward(*args)
+
+    return forward

@@ -382,3 +382,17 @@ def test_a_cache_with_a_gradient():
     )
     with pytest.raises(ValueError, match=r"cannot be copied for each pass.*torch.no_grad"):
         given.attribute()
+
+
+def test_indices_for_the_whole_batch_on_a_gpu():
+    """There an index out of range is no IndexError: the GPU stops, and says so late."""
+    c = case(FAMILIES[0], batch=3)
+
+    def forward(ids, mask):
+        if len(ids) != 3:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return c.forward(ids, mask)
+
+    method = SelfAttentionAttribution(forward, attention_layers(c.model))
+    with pytest.raises(ValueError, match=r"indices that are made for this batch.*start Python again"):
+        method.attribute(c.inputs, target=1, additional_forward_args=c.mask)

@@ -81,7 +81,7 @@ def test_only_rows_that_are_read_are_run_and_the_result_is_the_same(reader, monk
 def test_a_maximum_that_the_first_row_wins():
     """Its other rows have no gradient at the model's own attention, and are read all the same."""
     c = case(BY_NAME["bert"], batch=1)
-    bonus = torch.zeros(7, dtype=torch.float64)
+    bonus = torch.zeros(7, dtype=torch.float64, device=c.inputs.device)
     bonus[0] = 0.5
 
     def forward(ids):

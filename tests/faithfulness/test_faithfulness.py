@@ -52,7 +52,7 @@ def removed_by_hand(found, row: int, gone: list[int], how: str, token: int) -> t
             mask[place] = 0
         else:
             ids[place] = token
-    return torch.tensor([ids]), torch.tensor([mask])
+    return torch.tensor([ids]).to(found.inputs), torch.tensor([mask]).to(found.inputs)
 
 
 def order_by_hand(scores: torch.Tensor, removable: torch.Tensor, descending: bool = True) -> list[int]:
@@ -152,7 +152,7 @@ def shapes(found, layers):
 
 def cut_by_hand(found, layers, removal, row: int, gone: list[int], renormalize: bool = False) -> torch.Tensor:
     """The output with these features of one example's attention multiplied by 0, all others recomputed."""
-    keep = torch.ones(removal.removable.shape, dtype=torch.float64)
+    keep = torch.ones(removal.removable.shape, dtype=torch.float64, device=found.inputs.device)
     keep[row, gone] = 0
     by_layer = dict(zip(layers, removal.unflatten(keep) if removal._listed else [removal.unflatten(keep)]))
 
@@ -215,7 +215,7 @@ def test_single_heads_and_edges_left_out_by_hand():
 
 def head_cut(found, layer, head: int) -> torch.Tensor:
     def cut(module, attention):
-        keep = torch.ones(attention.shape[1], dtype=attention.dtype)
+        keep = attention.new_ones(attention.shape[1])
         keep[head] = 0
         return attention * keep[:, None, None] if module is layer else attention
 

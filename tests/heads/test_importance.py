@@ -119,7 +119,7 @@ def by_ablation_output(c):
 
 
 def by_ablation_accuracy(c):
-    return by_masking(c, lambda: (c.forward(c.inputs, c.mask).argmax(-1) == torch.tensor(LABELS)).double())
+    return by_masking(c, lambda: (c.forward(c.inputs, c.mask).argmax(-1) == torch.tensor(LABELS).to(c.inputs)).double())
 
 
 DIRECT = {
@@ -139,7 +139,7 @@ DIRECT = {
 def test_the_measure_is_its_formula(family, name):
     c = case(family, batch=3)
     measure = AttAttr(MEASURES[name].reduction, n_steps=STEPS, tolerance=None) if name.startswith("attattr") else name
-    expected = torch.stack([layer.detach() for layer in DIRECT[name](c)], 1)  # (B, L, H)
+    expected = torch.stack([layer.detach().cpu() for layer in DIRECT[name](c)], 1)  # (B, L, H)
     found = importance(c, measure)
     tolerance = {"rtol": max(1e-6, 10 * family.digits), "atol": 1e-7}
     torch.testing.assert_close(found.scores, expected.mean(0), **tolerance)

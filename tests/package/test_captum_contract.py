@@ -94,7 +94,7 @@ def test_attribute_without_its_log_is_at_wrapped(c, layers, attributions):
 
 def two_by_three(c):
     """(batch, 2, 3): the probabilities and twice the probabilities."""
-    return lambda *args: c.forward(*args).unsqueeze(1) * torch.tensor([[1.0], [2.0]])
+    return lambda *args: c.forward(*args).unsqueeze(1) * torch.tensor([[1.0], [2.0]], device=c.inputs.device)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def setting():
     c = case(BERT)
     for parameter in c.model.bert.embeddings.parameters():
         parameter.requires_grad_(False)
-    next(c.model.classifier.parameters()).grad = torch.ones(3, 32, dtype=torch.float64)
+    next(c.model.classifier.parameters()).grad = torch.ones(3, 32, dtype=torch.float64, device=c.inputs.device)
     c.model.bert.encoder.layer[1].register_forward_hook(lambda *_: None)
     c.model.bert.encoder.layer[1].register_full_backward_hook(lambda *_: None)
     return Setting(c, attention_layers(c.model)[1:])

@@ -33,9 +33,22 @@ from tiny_models import FAMILIES, SMALL, Family, case
 
 from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
 from captum_attattr.attention import mask_heads, original_heads, remaining_heads
+from captum_attattr.attention.backend import Backend
 from captum_attattr.pruning import prune_heads, save_pruned
 
 __all__ = ["untouched"]
+
+
+@pytest.fixture(autouse=True)
+def fused_kernels_that_need_heads(monkeypatch):
+    """As on a GPU, where torch divides by the number of heads and Python ends: no layer without heads gets there."""
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def fussy(query, key, value, **options):
+        assert 0 not in (query.shape[1], key.shape[1])
+        return kernel(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", fussy)
 
 
 # Masked = pruned
@@ -136,6 +149,13 @@ def test_pruned_under_inference_mode_and_trained_outside():
         prune_heads(c.model, HEADS)
     c.forward(c.inputs, c.mask)[:, 1].sum().backward()
     assert c.model.bert.encoder.layer[0].attention.self.query.weight.grad.abs().max() > 0
+
+
+def test_a_pickled_model_without_heads_is_noticed_where_it_is_loaded(monkeypatch):
+    pickled = pickle.dumps(pruned(case(BERT), EMPTY).model)
+    monkeypatch.setattr(Backend, "without_heads", False)
+    pickle.loads(pickled)
+    assert Backend.without_heads
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])

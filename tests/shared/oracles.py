@@ -99,7 +99,7 @@ def direct_attribution(
     starts = (
         [torch.zeros_like(a) for a in clean]
         if baselines is None
-        else [b.expand_as(a) for a, b in zip(clean, baselines)]
+        else [b.to(a).expand_as(a) for a, b in zip(clean, baselines)]
     )
     if padding is not None:
         starts = [torch.where(padding[:, None, :, None], a, s) for a, s in zip(clean, starts)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 import transformers as hf
-from tiny_models import SMALL, Case
+from tiny_models import DEVICE, SMALL, Case
 from torch import nn
 
 
@@ -16,7 +16,7 @@ def _sharpened(model: nn.Module, factor: float) -> nn.Module:
             if parameter.dim() > 1:
                 parameter.mul_(10 if "embed" in name else factor)
         model.get_input_embeddings().weight[5] *= 30
-    return model.double().eval()
+    return model.to(DEVICE, torch.float64).eval()
 
 
 def sink_model(seed: int = 0, tokens: int = SMALL["vocab_size"]) -> Case:
@@ -39,6 +39,7 @@ def _case(model: nn.Module) -> Case:
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(6, 60, (2, 7), generator=generator)
     ids[:, 0] = 5
+    ids = ids.to(DEVICE)
     return Case(model, ids, torch.ones_like(ids))
 
 

@@ -71,7 +71,8 @@ def _bits(tensor: Tensor | None) -> tuple[Any, ...] | None:
     """NaN equals NaN here, and 0.0 is not -0.0."""
     if tensor is None:
         return None
-    return tensor.dtype, tuple(tensor.shape), tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return tensor.dtype, tuple(tensor.shape), flat.view(torch.uint8).numpy().tobytes()
 
 
 def _output(run: Callable[[], Any]) -> Any:

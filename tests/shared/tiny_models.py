@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import transformers as hf
 from torch import Tensor, nn
+
+DEVICE = os.environ.get("CAPTUM_ATTATTR_TEST_DEVICE", "cpu")
+"""Where the small models are, and what is given to them."""
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
 
@@ -85,7 +89,7 @@ def make(family: Family, dtype: torch.dtype = torch.float64, attention: str = "s
             if parameter.dim() > 1:
                 parameter.mul_(4 if "embed" not in name else 10)
     model.set_attn_implementation(attention)
-    return model.to(dtype).eval()
+    return model.to(DEVICE, dtype).eval()
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,10 @@ def case(family: Family, batch: int = 2, tokens: int = 7, padded: bool = True, *
     generator = torch.Generator().manual_seed(1)
     if family.kind == "image":
         images = torch.randn(batch, 3, 12, 12, generator=generator, dtype=torch.float64)
-        return Case(model, images.to(model.dtype), None)
+        return Case(model, images.to(DEVICE, model.dtype), None)
     ids = torch.randint(5, 60, (batch, tokens), generator=generator)
     mask = torch.ones_like(ids)
     if padded and batch > 1:
         mask[-1, -2:] = 0
         ids[-1, -2:] = model.config.pad_token_id or 0
-    return Case(model, ids, mask)
+    return Case(model, ids.to(DEVICE), mask.to(DEVICE))
