@@ -196,7 +196,7 @@ def main() -> None:
     args = parsed(parser)
     settings = {"tolerance": args.tolerance, "most": args.most}
     key = {**settings, "reference": args.reference, "training": args.training}
-    key |= {"layers": args.layers, "device": args.device}
+    key |= {"layers": args.layers, "device": args.device, "examples": args.examples}
     store = Store(args.output / "rough_paths.jsonl", key)
     file = args.output / "rough_paths.json"
     models = json.loads(file.read_text())["models"] if file.is_file() else {}
