@@ -21,6 +21,7 @@ from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.attention import backend, mask_heads, undoing
 from captum_attattr.attention import transformers_interface as attention
 from captum_attattr.engine import module_calls
+from captum_attattr.engine.gradients import with_gradients
 
 PACKAGE = Path(captum_attattr.__file__).parent
 FILES = {
@@ -48,8 +49,9 @@ def setting():
     own = encoder.forward
     encoder.forward = lambda *args, **kwargs: own(*args, **kwargs)  # a user's own patch
 
+    @with_gradients(False)  # torch.no_grad itself may miss an interrupt
     def work():
-        with mask_heads(model, {0: [1]}), torch.no_grad():
+        with mask_heads(model, {0: [1]}):
             return SelfAttentionAttribution(model, attention_layers(model)).attribute(ids, target=1, n_steps=1)
 
     return model, lambda: model(ids), work
