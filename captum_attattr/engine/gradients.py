@@ -18,12 +18,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def with_gradients(on: bool, *, leave_inference: bool | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Decorate a function to run with gradients on or off, and restore the mode and saved-tensor hooks afterwards.
 
     They are restored whenever an interrupt comes: torch's own context managers may miss one between the block and its
     end.
+
+    Args:
+        on: Whether gradients are on.
+        leave_inference: Whether to leave inference mode; by default where gradients are on.
     """
+    leave = on if leave_inference is None else leave_inference
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
@@ -31,7 +36,7 @@ def with_gradients(on: bool) -> Callable[[Callable[P, T]], Callable[P, T]]:
             def run(undo: list[Undo]) -> T:
                 undo.append(partial(torch.set_grad_enabled, torch.is_grad_enabled()))
                 undo.append(partial(_drop_saving_hooks, _saving_hooks()))
-                if on and torch.is_inference_mode_enabled():
+                if leave and torch.is_inference_mode_enabled():
                     stack = ExitStack()
                     undo.append(stack.close)
                     stack.enter_context(torch.inference_mode(False))

@@ -11,8 +11,8 @@ from functools import partial, update_wrapper
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
@@ -77,8 +77,13 @@ class ModuleCalls:
         # are not known beforehand.
         def followed(undo: list[Undo]) -> T:
             undo.append(self._follow_no_more)
-            self._hooks.append(register_module_forward_pre_hook(self._enter))
-            self._hooks.append(register_module_forward_hook(self._leave, always_call=True))
+            # As register_module_forward_pre_hook and register_module_forward_hook do it, but with a handle beforehand.
+            before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
+            always = torch_module._global_forward_hooks_always_called
+            self._hooks += [RemovableHandle(before), RemovableHandle(after, extra_dict=always)]
+            before[self._hooks[0].id] = self._enter
+            after[self._hooks[1].id] = self._leave
+            always[self._hooks[1].id] = True
             return function()
 
         return undoing(followed)

@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.replay import Recording, Substitute
 from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
+
+_without_gradients = with_gradients(False, leave_inference=True)
 
 
 class _AttentionRemoval(Removal):
@@ -33,8 +36,8 @@ class _AttentionRemoval(Removal):
     ) -> None:
         self._listed = not isinstance(layer, nn.Module)
         layers = [layer] if isinstance(layer, nn.Module) else list(layer)
-        with torch.inference_mode(False), torch.no_grad():
-            self._recording = Recording(Forward(forward_func, inputs, additional_forward_args), Listed(layers))
+        forward = Forward(forward_func, inputs, additional_forward_args)
+        self._recording = _without_gradients(Recording)(forward, Listed(layers))
         self._target = target
         # Layers may be on several devices; the mask of removable features is on the first layer's.
         device = self._states[0].context.device
@@ -56,14 +59,14 @@ class _AttentionRemoval(Removal):
         narrowed.removable = self.removable & inside
         return narrowed
 
+    @_without_gradients
     def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
         """Compute F of each row; see :meth:`Removal.outputs`. Layers below the first removed feature do not run."""
         results = []
-        with torch.inference_mode(False), torch.no_grad():
-            for some, rows in zip(kept.split(batch_size), examples.cpu().split(batch_size), strict=True):
-                output = self._output(some, rows)
-                results.append(self._recording.forward.scores(output, self._target, rows))
-                done(len(rows))
+        for some, rows in zip(kept.split(batch_size), examples.cpu().split(batch_size), strict=True):
+            output = self._output(some, rows)
+            results.append(self._recording.forward.scores(output, self._target, rows))
+            done(len(rows))
         return torch.cat(results)
 
     def _output(self, kept: Tensor, rows: Tensor) -> Tensor:

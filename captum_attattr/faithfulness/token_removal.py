@@ -10,6 +10,7 @@ from captum._utils.typing import TargetType
 from torch import Tensor
 
 from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.faithfulness.removal import Done, Removal, Scores, expect_shape
 
 How = Literal["mask", "delete", "replace"]
@@ -95,7 +96,7 @@ class TokenRemoval(Removal):
         """Return values (batch, token) as they are."""
         return values
 
-    @torch.no_grad()
+    @with_gradients(False)
     def outputs(self, kept: Tensor, examples: Tensor, batch_size: int = 64, done: Done = id) -> Tensor:
         """Compute F of each row; see :meth:`Removal.outputs`. Equal rows are run once."""
         arguments = self._picked(self._arguments, self._by_row, examples)

@@ -11,6 +11,7 @@ from torch import Tensor
 from captum_attattr.arguments import check_choice
 from captum_attattr.engine.calls import Listed
 from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.trials import always
 from captum_attattr.heads.measure import Measure, scores_of
@@ -44,7 +45,7 @@ class Ablation(Measure):
         """The measure's name: ablation, ablation_output or ablation_accuracy."""
         return "ablation" if self.loses == "loss" else f"ablation_{self.loses}"
 
-    @torch.no_grad()
+    @with_gradients(False)
     def scores(self, examples: Examples) -> list[Tensor]:
         """Compute (B, heads) for each layer."""
         forward = Forward(examples.logits_of, examples.inputs)

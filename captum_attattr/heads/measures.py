@@ -31,6 +31,7 @@ from captum_attattr.arguments import check_choice
 from captum_attattr.attention import AttentionCall, Handler, HeadNumbers, Result, intercepted
 from captum_attattr.attribution import SelfAttentionAttribution
 from captum_attattr.engine.forward import Forward
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.module_calls import ModuleCalls, refuse_dropout
 from captum_attattr.heads.ablation import Ablation
 from captum_attattr.heads.measure import Measure, scores_of
@@ -68,8 +69,7 @@ class AttAttr(Measure):
         """Compute (B, heads) for each layer, in the unit of F."""
         target = examples.labels
         if target is None:
-            with torch.no_grad():
-                target = examples.target(Forward(examples.outputs_of, examples.inputs)())
+            target = examples.target(with_gradients(False)(Forward(examples.outputs_of, examples.inputs))())
         scores = self._reduced(examples, target)
         return [layer.abs() for layer in scores] if self.reduction == "sum" else scores
 
@@ -149,6 +149,7 @@ class Attention(Measure):
         """The measure's name, attention."""
         return "attention"
 
+    @with_gradients(False)
     def scores(self, examples: Examples) -> list[Tensor]:
         """Compute (B, heads) for each layer, as probabilities."""
         found: list[Tensor] = []
@@ -157,8 +158,7 @@ class Attention(Measure):
             found.append(call.probabilities().masked_fill(~call.pairs_of_tokens(), 0).amax((-2, -1)))
             return call.proceed()
 
-        with torch.no_grad():
-            _watched(examples.layers, watch, Forward(examples.logits_of, examples.inputs))
+        _watched(examples.layers, watch, Forward(examples.logits_of, examples.inputs))
         return found
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_attattr.arguments import all_or_each
 from captum_attattr.attention import AttentionCall, Result, intercepted
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.text.gold_labels import GoldLabels, rows_of
 from captum_attattr.text.model_output import Output
 
@@ -69,6 +70,7 @@ class FirstPass:
     """Shape of an example's output."""
 
     @classmethod
+    @with_gradients(False)
     def from_examples(cls, examples: Examples) -> FirstPass:
         """Run the first example."""
         calls: list[nn.Module] = []
@@ -77,9 +79,8 @@ class FirstPass:
             calls.append(call.module)
             return call.proceed()
 
-        with torch.no_grad():
-            first = [value[:1] for value in examples.inputs]
-            outputs = intercepted(examples.layers, note, lambda: examples.logits_of(*first))
+        first = [value[:1] for value in examples.inputs]
+        outputs = intercepted(examples.layers, note, lambda: examples.logits_of(*first))
         layers = [module for module in calls if module in examples.layers]
         missing = [layer for layer in examples.layers if layer not in calls]
         if missing:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from captum_attattr.attention import HeadChoice, HeadNumbers, attention_layers, chosen_heads
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.pruning.layouts import Change, Projections
 
 RECORD = "captum_attattr_pruned_heads"
@@ -57,18 +57,25 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
         raise TypeError(f"prune_heads needs a model of transformers, got {type(model).__name__}.")
     layers = attention_layers(model)
     numbers = [HeadNumbers.from_layer(layer) for layer in layers]
-    changes: list[Change] = []
-    with torch.inference_mode(False), torch.no_grad():
-        for place, cut in chosen_heads(heads, numbers).items():
-            if set(cut) & set(numbers[place].remaining):
-                left, found = _without(layers[place], numbers[place], place, cut, model)
-                numbers[place] = left
-                changes += found
+    changes = _changes(model, layers, numbers, chosen_heads(heads, numbers))
     # Only here, where nothing can fail any more.
     for owner, name, value in changes:
         setattr(owner, name, value)
     setattr(model.config, RECORD, record(numbers))
     return model
+
+
+@with_gradients(False, leave_inference=True)
+def _changes(
+    model: nn.Module, layers: Sequence[nn.Module], numbers: list[HeadNumbers], chosen: Mapping[int, Sequence[int]]
+) -> list[Change]:
+    """Return the changes that cut these heads, and put the numbers of the heads that remain in place."""
+    changes: list[Change] = []
+    for place, cut in chosen.items():
+        if set(cut) & set(numbers[place].remaining):
+            numbers[place], found = _without(layers[place], numbers[place], place, cut, model)
+            changes += found
+    return changes
 
 
 def record(numbers: Iterable[HeadNumbers]) -> dict[str, list[int]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
-
+from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.files.examples import Example, label_numbers, texts_and_pairs
 from captum_attattr.text.classifier import Classifier
 
@@ -29,6 +28,7 @@ class Accuracy:
     """Number of those that are predicted correctly."""
 
     @classmethod
+    @with_gradients(False)
     def from_examples(
         cls,
         classifier: Classifier,
@@ -48,12 +48,11 @@ class Accuracy:
             ValueError: An example has no label, or one that the model does not have.
         """
         gold, right = label_numbers(examples, classifier.labels), [0] * len(classifier.labels)
-        with torch.no_grad():
-            for batch in classifier.batches(*texts_and_pairs(examples), batch_size):
-                predicted = classifier.outputs(*batch.inputs).argmax(-1).tolist()
-                for place, guess in zip(batch.places, predicted, strict=True):
-                    right[guess] += guess == gold[place]
-                done(len(batch.places))
+        for batch in classifier.batches(*texts_and_pairs(examples), batch_size):
+            predicted = classifier.outputs(*batch.inputs).argmax(-1).tolist()
+            for place, guess in zip(batch.places, predicted, strict=True):
+                right[guess] += guess == gold[place]
+            done(len(batch.places))
         return cls(tuple(classifier.labels), tuple(map(gold.count, range(len(right)))), tuple(right))
 
     @property

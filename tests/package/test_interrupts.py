@@ -58,24 +58,30 @@ def setting():
 
 
 @cache
-def watched(file, function):
-    # When mask_heads has returned and its block not begun, a mask lasts: nobody says that it is not to.
-    begun = function not in ("__enter__", "active")
+def watched(file, function, event):
+    # When mask_heads has returned and its block not begun, a mask lasts: nobody says that it is not to. The last steps
+    # of its last line are as good as that.
+    begun = function not in ("__enter__", "active", *(("__init__", "mask_heads") if event == "opcode" else ()))
     ours = file.startswith(str(PACKAGE))
     return begun and (file in FILES or (ours and function in FUNCTIONS))
 
 
 class Interrupt:
-    """Raises KeyboardInterrupt before one of the lines is run for the n-th time; without a line it counts them."""
+    """Raises KeyboardInterrupt before one of the lines is run for the n-th time; without a line it counts them.
 
-    def __init__(self, line=None, time=1):
-        self.line, self.time, self.times = line, time, Counter()
+    With ``event="opcode"`` these are steps of the interpreter, of which a line has several.
+    """
+
+    def __init__(self, line=None, time=1, event="line"):
+        self.line, self.time, self.times, self.event = line, time, Counter(), event
 
     def __call__(self, frame, event, argument):
         if event == "call":
-            return self if watched(frame.f_code.co_filename, frame.f_code.co_name) else None
-        if event == "line":
-            line = (frame.f_code.co_filename, frame.f_lineno)
+            frame.f_trace_opcodes = self.event == "opcode"
+            return self if watched(frame.f_code.co_filename, frame.f_code.co_name, self.event) else None
+        if event == self.event:
+            place = frame.f_lineno if event == "line" else (frame.f_code.co_firstlineno, frame.f_lasti)
+            line = (frame.f_code.co_filename, place)
             self.times[line] += 1
             if line == self.line and self.times[line] == self.time:
                 raise KeyboardInterrupt
@@ -143,6 +149,19 @@ def test_at_every_line_of_what_sets_up_and_cleans_up(setting):
         assert after == before, f"{[name for name in before if after[name] != before[name]]} after {line}, {time}"
     assert_same(whole, snapshot(model, run))
     torch.testing.assert_close(work(), expected, atol=0, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:Replaying from")
+def test_within_the_lines(setting):
+    """A line that makes a change and notes how to undo it is not one step."""
+    model, _, work = setting
+    before, counted = left(model), Interrupt(event="opcode")
+    assert not interrupted(work, counted)
+    chance = random.Random(0)
+    for step in chance.sample(sorted(counted.times), 150):
+        assert interrupted(work, Interrupt(step, chance.randint(1, counted.times[step]), "opcode"))
+        after = left(model)
+        assert after == before, f"{[name for name in before if after[name] != before[name]]} after {step}"
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends signals")
