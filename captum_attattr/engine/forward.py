@@ -180,5 +180,5 @@ class Forward:
 def _check_range(target: list[Any] | Tensor, outputs: int) -> None:
     """Raise an IndexError before a GPU reads outside: after that no call on it works in the whole process."""
     numbers = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
-    if len(numbers) > 1 and any(isinstance(one, int) and not 0 <= one < outputs for one in numbers):
+    if len(numbers) > 1 and any(isinstance(one, Integral) and not 0 <= int(one) < outputs for one in numbers):
         raise IndexError(f"there are {outputs} outputs, numbered from 0")

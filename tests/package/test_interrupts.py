@@ -158,7 +158,7 @@ def test_within_the_lines(setting):
     before, counted = left(model), Interrupt(event="opcode")
     assert not interrupted(work, counted)
     chance = random.Random(0)
-    for step in chance.sample(sorted(counted.times), 150):
+    for step in chance.sample(sorted(counted.times), 80):
         assert interrupted(work, Interrupt(step, chance.randint(1, counted.times[step]), "opcode"))
         after = left(model)
         assert after == before, f"{[name for name in before if after[name] != before[name]]} after {step}"
