@@ -53,8 +53,8 @@ def test_on_trained_weights_it_keeps_its_word_in_a_handful_of_evaluations(demo, 
 
     method = SelfAttentionAttribution(forward, attention_layers(model))
     errors, evaluations = [], []
-    for some in range(0, 16, 8):
-        ids, mask = batch["input_ids"][some : some + 8], batch["attention_mask"][some : some + 8]
+    for some in range(0, 8, 4):
+        ids, mask = batch["input_ids"][some : some + 4], batch["attention_mask"][some : some + 4]
         mask = mask[:, : int(mask.sum(1).max())]
         ids = ids[:, : mask.shape[1]]
         target = model(ids, attention_mask=mask).logits.argmax(-1)
