@@ -179,6 +179,8 @@ class Forward:
 
 def _check_range(target: list[Any] | Tensor, outputs: int) -> None:
     """Raise an IndexError before a GPU reads outside: after that no call on it works in the whole process."""
+    if isinstance(target, Tensor) and target.numel() == 1:
+        return  # a single number is an index, which is checked on the CPU
     numbers = target.reshape(-1).tolist() if isinstance(target, Tensor) else target
-    if len(numbers) > 1 and any(isinstance(one, Integral) and not 0 <= int(one) < outputs for one in numbers):
+    if any(isinstance(one, Integral) and not 0 <= int(one) < outputs for one in numbers):
         raise IndexError(f"there are {outputs} outputs, numbered from 0")
