@@ -163,7 +163,8 @@ def markdown(figures: dict[str, Any]) -> str:
 
 `tolerance={s["tolerance"]}` in float32, F a difference of two logits, each question by itself; reference: the same
 integrator in float64 at a tolerance of {references}. Made by
-`python -m benchmarks.rough_paths` (the language model with `--models smollm2 --folder FOLDER`). The small models were
+`python -m benchmarks.rough_paths` with `--reference` (the language model with `--models smollm2 --folder FOLDER`, on a
+GPU with `--device cuda`). The small models were
 trained on saying a list of words once more. A path counts where the reference estimates its own error at a tenth of the
 tolerance at most.
 

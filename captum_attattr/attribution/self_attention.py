@@ -250,6 +250,9 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
 
         Returns:
             (batch,), or a list of one such tensor a layer; on the joint path one tensor for all layers.
+
+        Raises:
+            ValueError: The attributions are of another number of layers or examples, or see :meth:`attribute`.
         """
         given = attributions if isinstance(attributions, (list, tuple)) else [attributions]
         if len(given) != len(self._layers()):

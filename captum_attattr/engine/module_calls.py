@@ -80,10 +80,9 @@ class ModuleCalls:
             # As register_module_forward_pre_hook and register_module_forward_hook do it, but with a handle beforehand.
             before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
             always = torch_module._global_forward_hooks_always_called
-            self._hooks += [RemovableHandle(before), RemovableHandle(after, extra_dict=always)]
-            before[self._hooks[0].id] = self._enter
-            after[self._hooks[1].id] = self._leave
-            always[self._hooks[1].id] = True
+            entered, left = RemovableHandle(before), RemovableHandle(after, extra_dict=always)
+            self._hooks += [entered, left]
+            before[entered.id], after[left.id], always[left.id] = self._enter, self._leave, True
             return function()
 
         return undoing(followed)
