@@ -25,6 +25,10 @@ from captum_attattr.engine.memory import is_out_of_memory
 from captum_attattr.engine.module_calls import EndedCall, ModuleCalls
 
 
+class OtherRowsError(UnsupportedModelError):
+    """The rows of an attention are not those of the examples."""
+
+
 @dataclass(frozen=True)
 class BatchAxis:
     """Which outputs of modules follow the batch, as the second pass showed."""
@@ -130,9 +134,9 @@ def _compared(batch: int, first: ModuleCalls, states: Sequence[LayerState], rows
 
 
 def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
-    """Raise an error if the number of the attention's rows is not a multiple of the number of examples."""
+    """Raise :class:`OtherRowsError` if the number of the attention's rows is no multiple of the number of examples."""
     if attention % rows or not attention:
-        raise UnsupportedModelError(
+        raise OtherRowsError(
             f"The attention of {name} is computed for {attention} rows where the forward function was given {rows} "
             "examples, so it is not known which row belongs to which example. Give one example at a time, or inputs "
             "with as many rows as the attention has."

@@ -88,6 +88,9 @@ class JointWalk(Walk):
 class FrozenMatrices:
     """A0 and A - A0 of one layer, kept for the joint path, on which the values change at every step.
 
+    Queries that may look at no key do not count: their context stays that of the clean pass. What a kernel computes for
+    them (zero, a mean of all values) differs.
+
     Args:
         path: The layer's path.
     """
@@ -95,8 +98,8 @@ class FrozenMatrices:
     def __init__(self, path: LayerPath) -> None:
         self.path = path
         self.change = path.change()
-        attention = path.state.probabilities().to(self.change)
-        self._start = None if path.start is None and bool(path.state.attends.all()) else attention - self.change
+        self._start = None if path.start is None else path.state.probabilities().to(self.change) - self.change
+        self._all_attend = bool(path.state.attends.all())
 
     def context(self, call: AttentionCall, alphas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
         """Compute A(alpha) V, with the values of a replay whose lower layers are scaled as well, and (A - A0) V.
@@ -108,6 +111,10 @@ class FrozenMatrices:
         context = alphas.to(values).view(-1, 1, 1, 1) * slope
         if self._start is not None:
             context = context + _applied(self._start, values, examples)
+        if not self._all_attend:
+            attends, clean = (one[examples] for one in (self.path.state.attends, self.path.state.context))
+            context = torch.where(attends, context, clean.to(context))
+            slope = torch.where(attends, slope, 0)
         return context, slope.detach()
 
 

@@ -6,8 +6,8 @@ queries at a time, so that memory grows with the number of tokens and not with i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -91,19 +91,40 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
             product = probabilities.float() @ state.values.float()
         own[:, block] = product.transpose(1, 2).to(context.dtype)
     empty = ~state.attends.flatten(1).any(1)
-    if empty.any():
+    if empty.any() and not context[empty].isnan().all():
         raise ValueError(
             f"Example {int(empty.nonzero()[0])} of the batch is all padding: no token of it may attend to any other."
         )
     # The context of queries that may look at no key does not matter.
     own, used = torch.where(state.attends, own, 0), torch.where(state.attends, context, 0)
-    if not bool(torch.isfinite(used).all()):
+    if empty.any() or not bool(torch.isfinite(used).all()):
         raise ValueError(f"{state.name} computes NaN or infinite values: there is nothing to attribute.")
     if not agree(own, used, 1 / 2):
         raise UnsupportedModelError(
             f"The attention probabilities of {state.name} do not reproduce what it computes with {call.way}."
         )
     return state
+
+
+def tensors_of(call: AttentionCall) -> list[tuple[str, Tensor, int]]:
+    """Return the tensors that a call keeps, each with its layer's class and with how often it was written to."""
+    kept = [getattr(call, field.name) for field in fields(call)]
+    name = type(call.module).__name__
+    return [(name, one, one._version) for one in kept if isinstance(one, Tensor) and not one.is_inference()]
+
+
+def refuse_written(tensors: Sequence[tuple[str, Tensor, int]]) -> None:
+    """Raise an error if one of these tensors was written to since.
+
+    Raises:
+        UnsupportedModelError: A layer's probabilities, values, queries or keys are not what they were.
+    """
+    for name, tensor, version in tensors:
+        if tensor._version != version:
+            raise UnsupportedModelError(
+                f"The model writes into tensors that the attention of {name} was computed from, after it used them (a "
+                "buffer that layers share, an operation in place): they cannot be kept for the path."
+            )
 
 
 def precision(*dtypes: torch.dtype) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar, copy_context
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, update_wrapper
-from types import MappingProxyType
+from functools import partial
 from typing import Any, TypeVar
 
 import torch.nn.modules.module as torch_module
@@ -18,7 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from captum_attattr.attention import UnsupportedModelError
-from captum_attattr.attention.undoing import Undo, one_at_a_time, undoing
+from captum_attattr.attention.stand_ins import in_place_of_forward
+from captum_attattr.attention.undoing import Undo, undoing
 
 T = TypeVar("T")
 
@@ -35,6 +34,10 @@ class EndedCall:
     output: Any
     inside: list[nn.Module]
     """The modules that ran inside this call, once for each of their calls."""
+
+    def hands_on(self, steps: Collection[int]) -> bool:
+        """Whether its output holds one of these tensors, given by ``id``."""
+        return bool(steps) and any(id(leaf) in steps for leaf in tree_flatten(self.output)[0])
 
 
 @dataclass
@@ -95,6 +98,10 @@ class ModuleCalls:
         """Return the calls that have ended so far, without those inside another call that has ended."""
         return [ended for call in self._stack for ended in call.ended]
 
+    def running(self) -> tuple[int, ...]:
+        """Return the numbers of the calls that have begun and not ended, the outermost first."""
+        return tuple(call.begun for call in self._stack)
+
     def _enter(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
@@ -118,11 +125,6 @@ class ModuleCalls:
         self._stack[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
 
 
-_Forwards = Mapping[nn.Module, Callable[..., Any]]
-_forwards: ContextVar[_Forwards] = ContextVar("captum_attattr_forwards", default=MappingProxyType({}))
-"""The functions that modules run in place of their forward, in this thread."""
-
-
 def with_recorded_outputs(ended: Sequence[EndedCall], pick: Callable[[EndedCall], Any], function: Callable[[], T]) -> T:
     """Call a function in which these module calls do not run but return their recorded outputs.
 
@@ -138,20 +140,10 @@ def with_recorded_outputs(ended: Sequence[EndedCall], pick: Callable[[EndedCall]
         recorded.setdefault(call.module, {})[call.occurrence] = call
     occurrences: Counter[nn.Module] = Counter()
 
-    def replaced(undo: list[Undo]) -> T:
-        forwards = dict(_forwards.get())
-        for module, calls in recorded.items():
-            undo.append(partial(one_at_a_time, partial(_uninstall, module, forwards)))
-            own = forwards.get(module) or one_at_a_time(partial(_StandIn.install, module, forwards)).own
-            forwards[module] = partial(_recorded_output, own, module, calls, occurrences, pick)
-        return copy_context().run(_with_forwards, forwards, function)
+    def maker(module: nn.Module, calls: Mapping[int, EndedCall]) -> Callable[..., Any]:
+        return lambda own: partial(_recorded_output, own, module, calls, occurrences, pick)
 
-    return undoing(replaced)
-
-
-def _with_forwards(forwards: _Forwards, function: Callable[[], T]) -> T:
-    _forwards.set(forwards)
-    return function()
+    return in_place_of_forward({module: maker(module, calls) for module, calls in recorded.items()}, function)
 
 
 def _recorded_output(
@@ -170,43 +162,6 @@ def _recorded_output(
     # Calls inside this one do not run but still count, so that later calls of the same modules keep their numbers.
     occurrences.update(call.inside)
     return pick(call)
-
-
-class _StandIn:
-    """A module's ``forward`` while a replay uses the module; in all other threads it calls the module's own forward."""
-
-    def __init__(self, module: nn.Module) -> None:
-        update_wrapper(self, module.forward)
-        self.own, self.set_before = module.forward, "forward" in vars(module)
-        self.users: list[object] = []
-        self._module = module
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _forwards.get().get(self._module, self.own)(*args, **kwargs)
-
-    @classmethod
-    def install(cls, module: nn.Module, user: object) -> _StandIn:
-        """Return the module's stand-in, set in place for its first user, and add this user to it."""
-        stand_in = vars(module).get("forward")
-        if not isinstance(stand_in, cls):
-            stand_in = cls(module)
-        stand_in.users.append(user)
-        vars(module)["forward"] = stand_in
-        return stand_in
-
-
-def _uninstall(module: nn.Module, user: object) -> None:
-    """Remove this user from the module's stand-in, and with the last user the stand-in itself."""
-    stand_in = vars(module).get("forward")
-    if not isinstance(stand_in, _StandIn):
-        return
-    stand_in.users = [other for other in stand_in.users if other is not user]
-    if stand_in.users:
-        return
-    if stand_in.set_before:
-        vars(module)["forward"] = stand_in.own
-    else:
-        del vars(module)["forward"]
 
 
 def _refuse_what_cannot_be_followed(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ function is refused.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -27,7 +27,7 @@ from captum_attattr.engine.batch_axis import by_example, find_axis, refuse_other
 from captum_attattr.engine.calls import Calls
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import refuse_inference_weights, with_gradients
-from captum_attattr.engine.layer_state import LayerState, layer_state
+from captum_attattr.engine.layer_state import LayerState, layer_state, refuse_written, tensors_of
 from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout, with_recorded_outputs
 from captum_attattr.engine.module_state import ModuleState
 from captum_attattr.engine.plans import Finding, Findings, ReplayPlan
@@ -63,6 +63,8 @@ class Recording:
         self._layers = calls.layers
         self._ended: dict[int, list[EndedCall]] = {}
         self._windows: dict[int, int] = {}
+        self._running: list[tuple[int, ...]] = []
+        self._read: list[tuple[str, Tensor, int]] = []
         states: list[LayerState] = []
         self._at_start: list[ModuleState] = []
         self._keeps_state = False
@@ -74,8 +76,11 @@ class Recording:
             result, wanted = call.proceed(), calls.wants(call.module)
             call = by_example(call, forward.batch_size, wanted)
             self._last, self._last_context = next(places), call.fold(result[0])
-            self._last_ended, self._windows[self._last] = modules.ended(), call.windows
+            self._last_ended = [ended for ended in modules.ended() if not ended.hands_on(call.steps)]
+            self._windows[self._last] = call.windows
+            self._running.append(modules.running())
             if wanted:
+                self._read += tensors_of(call)
                 states.append(layer_state(call, self._last_context, self._last))
                 self._ended[self._last] = self._last_ended
             return result
@@ -83,6 +88,7 @@ class Recording:
         if forward.owner is not None:
             self._at_start.append(ModuleState([forward.owner]))
         self.output = self._clean_pass(modules, record)
+        refuse_written(self._read)
         self.roots = list(dict.fromkeys([*modules.roots, *filter(None, [forward.owner])]))
         self.states = calls.arranged(states)
         self._ended.setdefault(self._last, self._last_ended)
@@ -182,7 +188,7 @@ class Recording:
         return self._axis.one_by_one
 
     def _run(self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
-        places = itertools.count(min(substitutes) if plan.ended else 0)
+        places = self._places(min(substitutes)) if plan.ended else itertools.count()
         pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
         length = self._last_context.shape[1]
         only = OnlyRows(plan.rows_read, length) if plan.rows_read is not None else None
@@ -206,6 +212,14 @@ class Recording:
             return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
 
         return with_recorded_outputs(plan.ended, pick, lambda: intercepted(self._layers, substitute, run))
+
+    def _places(self, first: int) -> Iterator[int]:
+        """Yield the indices of the attention calls that a replay from one of them makes.
+
+        Of those before it these are the ones of modules that had not ended: a module may make several.
+        """
+        yield from (place for place in range(first) if self._running[place][-1] in self._running[first])
+        yield from itertools.count(first)
 
     @with_gradients(True)
     def _check(self, first: int) -> Finding:

@@ -10,18 +10,15 @@ it saves is in ``benchmarks/results/rows_left_out.md``: a quarter at 512 tokens,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from captum_attattr.attention.undoing import Undo, undoing
+from captum_attattr.attention.modes import Mode
 from captum_attattr.engine.memory import is_out_of_memory
-
-T = TypeVar("T")
 
 CANDIDATES = (slice(0, 1), slice(-1, None))
 """Rows that models' heads may read: the first or the last."""
@@ -42,23 +39,7 @@ _CHOOSING = {
 }  # fmt: skip
 
 
-class _Mode(TorchFunctionMode):
-    def during(self, function: Callable[[], T]) -> T:
-        """Call a function under this mode."""
-
-        def under_it(undo: list[Undo]) -> T:
-            undo.append(self._leave)
-            self.__enter__()  # type: ignore[no-untyped-call]
-            return function()
-
-        return undoing(under_it)
-
-    def _leave(self) -> None:
-        while self in _get_current_function_mode_stack():
-            _pop_mode()
-
-
-class OnlyRows(_Mode):
+class OnlyRows(Mode):
     """Narrows sequences to the rows that are read, after :meth:`begin` and after the context was brought into shape.
 
     Args:
@@ -90,7 +71,7 @@ class OnlyRows(_Mode):
         return value[:, self.rows] if value.dim() >= 3 and value.shape[1] == self._length else value
 
 
-class Shadows(_Mode):
+class Shadows(Mode):
     """Computes every result that depends on a tensor a second time, with other values (the shadow) in its place.
 
     Shadows are returned by :meth:`look_up` only: the model's modules and the forward function never see them.

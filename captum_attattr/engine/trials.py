@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
+from captum_attattr.engine.batch_axis import OtherRowsError
 from captum_attattr.engine.forward import Forward, take_rows
 from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
 from captum_attattr.engine.layer_state import LayerState, agree, precision
@@ -166,10 +167,9 @@ class Trials:
         """Test a replay from this layer with the rows of a probe."""
         try:
             return self._with_gradient(plan, state, probe)
-        except UnsupportedModelError:
-            raise
         except Exception as error:  # a model may fail in any way on recorded outputs
-            if is_out_of_memory(error):
+            unsupported = isinstance(error, UnsupportedModelError) and not isinstance(error, OtherRowsError)
+            if unsupported or is_out_of_memory(error):
                 raise
             return Trial(False, 0, False)
 
@@ -218,7 +218,8 @@ class Trials:
         if not self._tried(plan, state, again, gradients=False).agrees:
             raise ValueError(
                 "The forward function gave two different outputs for the same input, so no difference between "
-                "outputs can be attributed. Switch off what is random in it; is the model in eval mode?"
+                "outputs can be attributed. Switch off what is random in it; is the model in eval mode? Or its output "
+                "uses attention weights that a layer returns beside its context."
             ) from failed
         raise _mixing() from failed
 

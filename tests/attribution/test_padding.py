@@ -83,6 +83,28 @@ def test_padded_tokens_of_the_decoder_carry_nothing(family, path):
         assert not one[0, :, :, keys:].any()
 
 
+@both_paths
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["bart", "t5"])
+def test_decoder_inputs_may_be_padded_on_either_side(family, side, path):
+    model = make(Family(family, CROSS[family]))
+    decoder_mask = SHORT if side == "right" else SHORT.flip(1)
+
+    def forward(ids, mask, decoder_ids, decoder_mask):
+        place = decoder_mask.sum(1) - 1 if side == "right" else -1
+        options = {"decoder_input_ids": decoder_ids, "decoder_attention_mask": decoder_mask, "use_cache": False}
+        return model(ids, mask, **options).logits[range(len(ids)), place, 7]
+
+    given = (SHORT, IDS.flip(1), decoder_mask)
+    attributions = assert_oracle(model, lambda: forward(IDS, *given), attribution(forward, IDS, *given), path, 1e-6)
+    padded = decoder_mask[1] == 0
+    decoder, crossing = (kind[-1] for kind in (attention_layers(model, kind=kind) for kind in ("decoder", "cross")))
+    by_layer = dict(zip(attention_layers(model), attributions, strict=True))
+    assert not by_layer[decoder][1][:, :, padded].any()
+    assert not by_layer[decoder][1][:, padded].any()
+    assert not by_layer[crossing][1][:, padded].any()
+
+
 def test_edges_of_cross_attention_may_all_be_cut():
     """Those of real decoder tokens are, whatever number they have; in the encoder those of padding are not."""
     model = make(Family("bart", CROSS["bart"]))
@@ -141,6 +163,19 @@ def test_a_query_that_may_look_at_nothing_stays_as_it_is():
     attributions = attribution(forward, IDS, mask)(attention_layers(model), "layerwise")
     assert not any(one[1, :, 3].any() for one in attributions)
     assert all(one[0, :, 3].any() for one in attributions[:-1])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_joint_path_ends_at_the_model_where_a_query_may_look_at_nothing(attention):
+    """Kernels differ in what they compute for such a query; an output that reads it is explained all the same."""
+    model, mask = bert(), allowed(one_whole_row)
+    model.set_attn_implementation(attention)
+    forward = lambda ids, mask: model.bert(ids, attention_mask=mask).last_hidden_state[:, 3, 0]
+    additive = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, torch.finfo(torch.float64).min)
+    given = mask if attention == "sdpa" else additive
+    method = SelfAttentionAttribution(forward, attention_layers(model), path="joint")
+    _, delta = method.attribute(IDS, additional_forward_args=given, n_steps=200, return_convergence_delta=True)
+    assert float(delta.abs().max()) < 1e-6
 
 
 @both_paths

@@ -1,0 +1,30 @@
+"""Modes of torch that see its functions while a function is called, and end with it whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
+
+from captum_attattr.attention.undoing import Undo, undoing
+
+T = TypeVar("T")
+
+
+class Mode(TorchFunctionMode):
+    """A mode that is left even if an interrupt comes between two steps."""
+
+    def during(self, function: Callable[[], T]) -> T:
+        """Call a function under this mode."""
+
+        def under_it(undo: list[Undo]) -> T:
+            undo.append(self._leave)
+            self.__enter__()  # type: ignore[no-untyped-call]
+            return function()
+
+        return undoing(under_it)
+
+    def _leave(self) -> None:
+        while self in _get_current_function_mode_stack():
+            _pop_mode()
