@@ -4,8 +4,9 @@
 """
 
 from captum_attattr.attention.backend import Backend
-from captum_attattr.attention.backends import attention_layers, check_layers, intercepted, refuse_out_of_reach
+from captum_attattr.attention.backends import intercepted, refuse_out_of_reach
 from captum_attattr.attention.call import AttentionCall, Handler, Result, UnsupportedModelError
+from captum_attattr.attention.finding import attention_layers, check_layers
 from captum_attattr.attention.head_numbers import (
     HeadChoice,
     HeadNumbers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import ClassVar, TypeVar
 
 from torch import nn
@@ -40,6 +40,14 @@ class Backend(ABC):
         The handler may inspect the call, ``proceed()`` with it, and return a context of its own. Of nested handlers the
         innermost gets the call first. Only calls in this thread are handled.
         """
+
+    @abstractmethod
+    def masked(self, model: nn.Module, layers: Sequence[nn.Module], mask: Hashable) -> None:
+        """Called when heads of a model's layers get masked: their calls go to :meth:`handled`, in all threads."""
+
+    @abstractmethod
+    def masked_no_more(self, mask: Hashable) -> None:
+        """Called when a mask is removed; a second call does nothing."""
 
     def handled(self, call: AttentionCall) -> Result:
         """Return the result of a call whose handlers are set: every attention call that is watched ends here."""

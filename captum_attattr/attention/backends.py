@@ -1,92 +1,27 @@
-"""All backends: find a model's attention layers, watch their calls, replace their contexts."""
+"""All backends: watch the attention calls of layers, replace their contexts."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import nn
 
 from captum_attattr.attention.backend import Backend
-from captum_attattr.attention.call import Handler, UnsupportedModelError
-from captum_attattr.attention.left_out import attention_left_out
+from captum_attattr.attention.call import Handler
+from captum_attattr.attention.torch_functions import TorchFunctions
 from captum_attattr.attention.transformers_interface import TransformersInterface
 
 T = TypeVar("T")
 
-BACKENDS: tuple[Backend, ...] = (TransformersInterface(),)
+BACKENDS: tuple[Backend, ...] = (TransformersInterface(), TorchFunctions())
+"""The last one takes what no other holds."""
 
 
-def attention_layers(model: nn.Module) -> list[nn.Module]:
-    """Return the attention layers of a Hugging Face model, in the order in which the model holds and runs them.
-
-    Args:
-        model: Any model, or part of one, whose attention goes through transformers' attention interface.
-
-    Returns:
-        The innermost modules that compute attention, for the argument ``layer`` of :class:`SelfAttentionAttribution`. A
-        layer that the model runs several times (ALBERT) is listed once.
-
-    Raises:
-        TypeError: ``model`` is not a module.
-        UnsupportedModelError: None of its modules goes through the interface.
-
-    Warns:
-        UserWarning: Other modules seem to compute attention by code of their own, and are left out.
-
-    Example:
-        >>> from captum_attattr import attention_layers
-        >>> from captum_attattr.demo import load_demo
-        >>> model, tokenizer = load_demo()
-        >>> len(attention_layers(model))
-        6
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"attention_layers needs a torch.nn.Module, got {type(model).__name__}.")
-    layers = [module for module in model.modules() if is_attention_layer(module)]
-    if not layers:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} has no attention layer that goes through transformers' attention interface. "
-            "Models with attention code of their own (DeBERTa, MPNet, XLNet, BLOOM, Longformer, torch.nn.Transformer "
-            "and others) cannot be explained by it; BERT, RoBERTa, DistilBERT, ELECTRA, GPT-2, Llama, ViT and most "
-            "newer models can."
-        )
-    left_out = attention_left_out(model, layers)
-    if left_out:
-        warnings.warn(
-            f"{len(layers)} attention layers of {type(model).__name__} go through transformers' attention interface. "
-            f"Left out, since they compute attention by code of their own: {left_out}.",
-            stacklevel=2,
-        )
-    return layers
-
-
-def is_attention_layer(module: nn.Module) -> bool:
-    """Whether a module is an attention layer that can be explained."""
-    return any(backend.holds(module) for backend in BACKENDS)
-
-
-def check_layers(layer: Any) -> None:
-    """Check that ``layer`` is an attention layer or a list of them.
-
-    Raises:
-        TypeError: It is not a module or a list of modules.
-        ValueError: A module is no attention layer itself, or there is none.
-    """
-    layers = layer if isinstance(layer, (list, tuple)) else [layer]
-    if not layers:
-        raise ValueError("layer is an empty list: give at least one attention layer, as from attention_layers(model).")
-    for module in layers:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"layer must be a module or a list of modules, got {type(module).__name__}.")
-        if not is_attention_layer(module):
-            inside = len(attention_layers(module))  # raises its own error where there is none
-            raise ValueError(
-                f"{type(module).__name__} is not an attention layer itself but holds {inside}: give "
-                "attention_layers(model), or some of these layers."
-            )
+def backend_of(module: nn.Module) -> Backend | None:
+    """Return the backend of an attention layer: the first that holds it; None if the module is none."""
+    return next((backend for backend in BACKENDS if backend.holds(module)), None)
 
 
 def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:
@@ -96,9 +31,9 @@ def refuse_out_of_reach(layers: Iterable[nn.Module]) -> None:
         UnsupportedModelError: Their attention gives no probabilities, or does not go through the interface.
     """
     for layer in layers:
-        for backend in BACKENDS:
-            if backend.holds(layer):
-                backend.refuse_out_of_reach(layer)
+        backend = backend_of(layer)
+        if backend is not None:
+            backend.refuse_out_of_reach(layer)
 
 
 def intercepted(layers: Iterable[nn.Module], handler: Handler, function: Callable[[], T]) -> T:
@@ -109,7 +44,7 @@ def intercepted(layers: Iterable[nn.Module], handler: Handler, function: Callabl
     layers = list(layers)
     refuse_out_of_reach(layers)
     for backend in BACKENDS:
-        held = [layer for layer in layers if backend.holds(layer)]
+        held = [layer for layer in layers if backend_of(layer) is backend]
         if held:
             function = partial(backend.watching, held, handler, function)
     return function()

@@ -9,6 +9,13 @@ from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
+NEVER = -9e3
+"""A pair of query and key with a lower score is forbidden.
+
+Models forbid pairs by -10,000, -1e9, the lowest number or infinity. The exponential of each is zero in every precision,
+and scores and position biases are far smaller.
+"""
+
 
 class UnsupportedModelError(ValueError):
     """The model's attention cannot be reached."""
@@ -45,6 +52,9 @@ class AttentionCall(ABC):
     """Number of rows that belong to one example: its choices, windows or images."""
     same_tokens: bool = False
     """Whether queries and keys are known to be the same tokens."""
+    steps: frozenset[int] = frozenset()
+    """``id`` of the tensors on the way from the softmax to the product, where these are followed: a module that hands
+    one of them on must run again in a replay."""
 
     @property
     @abstractmethod
@@ -54,7 +64,7 @@ class AttentionCall(ABC):
     @property
     @abstractmethod
     def like(self) -> Tensor:
-        """A tensor of the data type and on the device in which the attention is computed."""
+        """The values as the model gave them: of the data type and on the device in which attention is computed."""
 
     @property
     @abstractmethod

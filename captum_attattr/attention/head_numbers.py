@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from captum_attattr.attention.backend import Backend
-from captum_attattr.attention.backends import attention_layers
 from captum_attattr.attention.call import UnsupportedModelError
+from captum_attattr.attention.finding import attention_layers
+from captum_attattr.attention.head_counts import head_count
 
 HeadChoice = Mapping[int, Iterable[int]] | Iterable[tuple[int, int]] | Tensor
 """Heads as {layer: [heads]}, as (layer, head) pairs, or as a boolean (layers, heads) tensor."""
 
-# Attention layers have the number of their heads in one of these attributes, or only in the configuration.
-_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 _NUMBERS = "captum_attattr_heads"
 
 
@@ -44,11 +43,12 @@ class HeadNumbers:
         known = getattr(layer, _NUMBERS, None)
         if isinstance(known, cls):
             return known
-        config: Any = getattr(layer, "config", None)
-        counts = [getattr(layer, name) for name in _COUNTS if isinstance(getattr(layer, name, None), int)]
-        total = counts[0] if counts else getattr(config, "num_attention_heads", None)
-        if not isinstance(total, int):
-            raise UnsupportedModelError(f"The number of heads of a {type(layer).__name__} cannot be determined.")
+        total = head_count(layer)
+        if total is None:
+            raise UnsupportedModelError(
+                f"The number of heads of a {type(layer).__name__} is not known from its attributes. Let a pass find "
+                "it: attention_layers(model, *example_inputs)."
+            )
         return cls(total, tuple(range(total)))
 
     def spread(self, scores: Tensor, dim: int) -> Tensor:
@@ -124,21 +124,22 @@ def original_heads(scores: Sequence[Tensor], layers: Sequence[nn.Module], dim: i
     return [HeadNumbers.from_layer(layer).spread(one, dim) for one, layer in zip(scores, layers, strict=True)]
 
 
-def chosen_heads(heads: HeadChoice, numbers: list[HeadNumbers]) -> dict[int, list[int]]:
+def chosen_heads(heads: HeadChoice, layers: Sequence[nn.Module]) -> dict[int, list[int]]:
     """Turn any form of :data:`HeadChoice` into {layer: sorted heads}, without layers that have none.
 
     Raises:
         TypeError: ``heads`` has none of these forms.
         ValueError: A layer or a head does not exist, a head is given twice, or the tensor has another shape.
+        UnsupportedModelError: The number of a layer's heads cannot be determined.
     """
     chosen: dict[int, list[int]] = {}
-    for layer, head in _pairs(heads, numbers):
-        if not 0 <= layer < len(numbers):
-            raise ValueError(f"There is no layer {layer}: the model's layers are 0 to {len(numbers) - 1}.")
-        if not 0 <= head < numbers[layer].total:
+    for layer, head in _pairs(heads, layers):
+        if not 0 <= layer < len(layers):
+            raise ValueError(f"There is no layer {layer}: the model's layers are 0 to {len(layers) - 1}.")
+        total = HeadNumbers.from_layer(layers[layer]).total
+        if not 0 <= head < total:
             raise ValueError(
-                f"Layer {layer} has no head {head}: its heads are 0 to {numbers[layer].total - 1}, numbered as before "
-                "any pruning."
+                f"Layer {layer} has no head {head}: its heads are 0 to {total - 1}, numbered as before any pruning."
             )
         if head in chosen.setdefault(layer, []):
             raise ValueError(f"Head {head} of layer {layer} is given twice.")
@@ -146,8 +147,9 @@ def chosen_heads(heads: HeadChoice, numbers: list[HeadNumbers]) -> dict[int, lis
     return {layer: sorted(chosen[layer]) for layer in sorted(chosen)}
 
 
-def _pairs(heads: Any, numbers: list[HeadNumbers]) -> list[tuple[int, int]]:
+def _pairs(heads: Any, layers: Sequence[nn.Module]) -> list[tuple[int, int]]:
     if isinstance(heads, Tensor):
+        numbers = [HeadNumbers.from_layer(layer) for layer in layers]
         shape = (len(numbers), numbers[0].total)
         if len({layer.total for layer in numbers}) > 1:
             raise ValueError("The model's layers differ in their number of heads: give {layer: [heads]}, not a tensor.")

@@ -10,11 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention.call import AttentionCall, Result, Sizes, UnsupportedModelError
-
-# Models forbid a pair in an additive mask by -10,000, -1e9, the lowest number or infinity. The exponential of each is
-# zero in every precision, and position biases are far smaller.
-_NEVER = -9e3
+from captum_attattr.attention.call import NEVER, AttentionCall, Result, Sizes, UnsupportedModelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,8 @@ class InterfaceCall(AttentionCall):
     @property
     def way(self) -> str:
         """See :attr:`AttentionCall.way`."""
-        return f"attn_implementation={self.implementation!r}. Load the model with attn_implementation='eager'"
+        instead = "" if self.implementation == "eager" else ". Load the model with attn_implementation='eager'"
+        return f"attn_implementation={self.implementation!r}{instead}"
 
     def narrowed(self, queries: slice) -> InterfaceCall:
         """See :meth:`AttentionCall.narrowed`."""
@@ -101,7 +98,7 @@ class InterfaceCall(AttentionCall):
         if mask is None:
             mask = self.query.new_zeros(1, 1, 1, 1)
         heads = -1 if self.windows == 1 else heads
-        return (mask > _NEVER).expand(rows, heads, queries, self.key.shape[2])
+        return (mask > NEVER).expand(rows, heads, queries, self.key.shape[2])
 
     def _additive_mask(self) -> Tensor | None:
         mask, queries, keys = self.mask, self.query.shape[2], self.key.shape[2]
@@ -160,7 +157,9 @@ def _lowest(dtype: torch.dtype) -> float:
 
 
 def forward_names(module: nn.Module) -> tuple[str, ...]:
-    """Return the names that the code of a module's forward refers to."""
+    """Return the names that the code of a module's forward refers to; none for a scripted module."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return ()
     code = getattr(inspect.unwrap(type(module).forward), "__code__", None)
     return code.co_names if code is not None else ()
 

@@ -1,4 +1,4 @@
-"""Modules that compute attention by code of their own and not through transformers' attention interface."""
+"""Modules that seem to compute attention, and are not among the layers that were found."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ _CLASS = re.compile("attention|attn", re.IGNORECASE)
 _PROJECTIONS = {"q", "k", "query", "key", "qkv", "wqkv", "kv", "att", "attn", "attention"}
 
 
-def attention_left_out(model: nn.Module, layers: Sequence[nn.Module]) -> str:
-    """Describe the modules that seem to compute attention and are not among ``layers``; empty if there are none."""
+def attention_left_out(model: nn.Module, layers: Sequence[nn.Module], refused: Sequence[nn.Module] = ()) -> str:
+    """Describe the modules that seem to compute attention and are not among ``layers``; empty if there are none.
+
+    Args:
+        model: The model.
+        layers: The layers that were found.
+        refused: Modules that compute attention in a way that cannot be followed.
+    """
     inside = {module for layer in layers for module in layer.modules()}
     found: dict[str, list[str]] = {}
     for name, module in model.named_modules():
-        if module not in inside and _seems_to_attend(module) and inside.isdisjoint(module.modules()):
+        seems = module not in inside and _seems_to_attend(module) and inside.isdisjoint(module.modules())
+        if module in refused or seems:
             found.setdefault(type(module).__name__, []).append(name)
     return "; ".join(f"{len(names)} {kind} ({_shortened(names)})" for kind, names in found.items())
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from captum_attattr.attention.backend import masks
-from captum_attattr.attention.backends import attention_layers, refuse_out_of_reach
+from captum_attattr.attention.backends import BACKENDS, backend_of, refuse_out_of_reach
 from captum_attattr.attention.call import AttentionCall, UnsupportedModelError
+from captum_attattr.attention.finding import attention_layers
 from captum_attattr.attention.head_numbers import HeadChoice, HeadNumbers, chosen_heads
 from captum_attattr.attention.undoing import undoing
 
@@ -28,14 +29,14 @@ class HeadMask:
 
     def __init__(self, model: nn.Module, heads: HeadChoice) -> None:
         layers = attention_layers(model)
-        self.heads = chosen_heads(heads, [HeadNumbers.from_layer(layer) for layer in layers])
+        self.heads = chosen_heads(heads, layers)
         refuse_out_of_reach(layers)
         # Weak references: a mask must not keep a model alive that is no longer used.
         masked = weakref.WeakKeyDictionary({layers[place]: numbers for place, numbers in self.heads.items()})
         self._mask = _Mask(next(_numbers), masked)
         self._ends: list[weakref.finalize[Any, Any]] = [weakref.finalize(layers[0], self._mask.remove)]
         try:
-            self._mask.apply()
+            self._mask.apply(model)
         except BaseException:
             self.remove()
             raise
@@ -74,15 +75,19 @@ class _Mask(NamedTuple):
         """Name of an attribute of the masked layers: a copy of a layer has it, too, but is not in ``masked``."""
         return f"captum_attattr_mask_{self.number}"
 
-    def apply(self) -> None:
+    def apply(self, model: nn.Module) -> None:
         for layer in list(self.masked):
             vars(layer)[self.sign] = True
+        for backend in BACKENDS:
+            backend.masked(model, [layer for layer in self.masked if backend_of(layer) is backend], self.number)
         masks[self.number] = self.mark
 
     def remove(self) -> None:
         masks.pop(self.number, None)
         for layer in list(self.masked):
             vars(layer).pop(self.sign, None)
+        for backend in BACKENDS:
+            backend.masked_no_more(self.number)
 
     def mark(self, call: AttentionCall) -> AttentionCall:
         masked = self.masked.get(call.module)

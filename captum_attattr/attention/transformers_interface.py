@@ -9,7 +9,7 @@ that they do not know. No code here depends on the model's family.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar, copy_context
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -55,6 +55,12 @@ class TransformersInterface(Backend):
         """
         watch = _Watch(list({id(layer.config): layer.config for layer in layers}.values()), handler)
         return copy_context().run(_watching, watch, function)
+
+    def masked(self, model: nn.Module, layers: Sequence[nn.Module], mask: Hashable) -> None:
+        """See :meth:`Backend.masked`: all calls are handled while there is any mask."""
+
+    def masked_no_more(self, mask: Hashable) -> None:
+        """See :meth:`Backend.masked_no_more`."""
 
 
 _BACKEND = TransformersInterface()

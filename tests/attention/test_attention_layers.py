@@ -10,11 +10,39 @@ import transformers as hf
 from tiny_models import FAMILIES, SMALL
 from tiny_seq2seq import CROSS, SEQ2SEQ
 
-from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers
 
 VISION = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
           "image_size": 12, "patch_size": 4}  # fmt: skip
 TEXT = {**SMALL, "num_hidden_layers": 2}
+
+
+def mixed():
+    model = torch.nn.Module()
+    model.bert, model.yoso = hf.BertModel(hf.BertConfig(**TEXT)), hf.YosoModel(hf.YosoConfig(**TEXT))
+    return model
+
+
+def minimax():
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8, "num_key_value_heads": 2}
+    return hf.MiniMaxModel(hf.MiniMaxConfig(**TEXT, **experts, layer_types=["full_attention", "linear_attention"]))
+
+
+@pytest.mark.parametrize(
+    ("build", "found", "left_out"),
+    [
+        (mixed, 2, r"2 YosoSelfAttention \(yoso.encoder.layer.0.attention.self, yoso.encoder.layer.1.attention.self\)"),
+        (minimax, 1, r"1 MiniMaxLightningAttention \(layers.1.self_attn\)"),
+    ],
+)
+def test_attention_that_is_left_out_is_named(build, found, left_out):
+    with pytest.warns(UserWarning, match=f"^{found} attention layers of .* Left out.* cannot be followed: {left_out}"):
+        assert len(attention_layers(build())) == found
+
+
+def test_a_model_whose_attention_cannot_be_followed_is_refused_by_name():
+    with pytest.raises(UnsupportedModelError, match=r"YosoModel has no attention layer that.*2 YosoSelfAttention"):
+        attention_layers(hf.YosoModel(hf.YosoConfig(**TEXT)))
 
 
 def git():
@@ -28,26 +56,8 @@ def clap():
     return hf.ClapModel(hf.ClapConfig(text_config=TEXT, audio_config=audio))
 
 
-def bigbird_pegasus():
-    return hf.BigBirdPegasusModel(hf.BigBirdPegasusConfig(**SEQ2SEQ, block_size=2, num_random_blocks=1))
-
-
 def siglip():
     return hf.SiglipVisionModel(hf.SiglipVisionConfig(**VISION))
-
-
-@pytest.mark.parametrize(
-    ("build", "found", "left_out"),
-    [
-        (git, 2, r"2 GitSelfAttention \(encoder.layer.0.attention.self, encoder.layer.1.attention.self\)"),
-        (clap, 2, r"2 ClapAudioSelfAttention \(audio_model.*\)"),
-        (bigbird_pegasus, 4, r"1 BigBirdPegasusBlockSparseAttention \(encoder.layers.0.self_attn.self\)"),
-        (siglip, 2, r"1 MultiheadAttention \(.*head.attention\)"),
-    ],
-)
-def test_attention_that_is_left_out_is_named(build, found, left_out):
-    with pytest.warns(UserWarning, match=f"^{found} attention layers of .* Left out.* of their own: {left_out}"):
-        assert len(attention_layers(build())) == found
 
 
 CLIP = {"text_config": TEXT, "vision_config": VISION}
@@ -61,6 +71,9 @@ WHOLE = {
     "gemma3": (lambda: hf.Gemma3TextModel(hf.Gemma3TextConfig(**DECODER, head_dim=8)), 3),
     "clip": (lambda: hf.CLIPModel(hf.CLIPConfig(**CLIP)), 4),
     "whisper": (lambda: hf.WhisperModel(hf.WhisperConfig(**WHISPER)), 5),
+    "git": (git, 4),
+    "clap": (clap, 4),
+    "siglip": (siglip, 3),
     "swin": (lambda: hf.SwinModel(hf.SwinConfig(image_size=16, patch_size=2, embed_dim=8, depths=[1, 1],
                                                 num_heads=[2, 2], window_size=2)), 2),
 }  # fmt: skip

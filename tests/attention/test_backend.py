@@ -11,7 +11,7 @@ import torch
 from agreement import assert_agree
 from torch import nn
 
-from captum_attattr import SelfAttentionAttribution, UnsupportedModelError, attention_layers, mask_heads
+from captum_attattr import SelfAttentionAttribution, attention_layers, mask_heads
 from captum_attattr.attention import AttentionCall, Backend, backends
 from captum_attattr.attention.call import Sizes
 
@@ -31,7 +31,7 @@ class OwnAttention(nn.Module):
         query, key, value = self.projections(states).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
         weights = (query @ key.transpose(-1, -2)).softmax(-1)
         call = OwnCall(module=self, handlers=WATCHED.get(), weights=weights, value=value)
-        return states + self.out(backends.BACKENDS[-1].handled(call)[0].flatten(2))
+        return states + self.out(backends.BACKENDS[0].handled(call)[0].flatten(2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,12 @@ class OwnBackend(Backend):
 
         return copy_context().run(watched)
 
+    def masked(self, model, layers, mask):
+        pass
+
+    def masked_no_more(self, mask):
+        pass
+
 
 class Model(nn.Module):
     def __init__(self):
@@ -116,7 +122,7 @@ def direct(model, ids, place, target, nodes=64):
 
 @pytest.fixture
 def model(monkeypatch):
-    monkeypatch.setattr(backends, "BACKENDS", (*backends.BACKENDS, OwnBackend()))
+    monkeypatch.setattr(backends, "BACKENDS", (OwnBackend(), *backends.BACKENDS))
     torch.manual_seed(0)
     return Model().double().eval()
 
@@ -147,6 +153,16 @@ def test_its_heads_are_masked(model):
     assert torch.equal(model(ids), clean)
 
 
-def test_without_its_backend_the_model_is_refused():
-    with pytest.raises(UnsupportedModelError, match="Model has no attention layer"):
-        attention_layers(Model())
+def test_its_kind_is_found_by_a_pass(model):
+    ids = torch.randint(0, 20, (2, 5))
+    assert attention_layers(model, ids, kind="encoder") == list(model.layers)
+    assert attention_layers(model, ids, kind="cross") == []
+
+
+def test_without_its_backend_torchs_does_the_same(model, monkeypatch):
+    ids = torch.randint(0, 20, (2, 5))
+    of_its_own = SelfAttentionAttribution(model, attention_layers(model)).attribute(ids, target=1)
+    monkeypatch.setattr(backends, "BACKENDS", backends.BACKENDS[1:])
+    by_torch = SelfAttentionAttribution(model, attention_layers(model)).attribute(ids, target=1)
+    for one, other in zip(by_torch, of_its_own, strict=True):
+        assert_agree(one, other)

@@ -18,9 +18,8 @@ from snapshot import assert_same, snapshot
 
 import captum_attattr
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.attention import backend, mask_heads, undoing
+from captum_attattr.attention import backend, mask_heads, stand_ins, torch_functions, undoing
 from captum_attattr.attention import transformers_interface as attention
-from captum_attattr.engine import module_calls
 from captum_attattr.engine.gradients import with_gradients
 
 PACKAGE = Path(captum_attattr.__file__).parent
@@ -28,7 +27,8 @@ FILES = {
     str(PACKAGE / f"{name}.py")
     for name in (
         "attention/undoing", "attention/backend", "attention/backends", "attention/transformers_interface",
-        "attention/masking", "engine/module_calls", "engine/rows_read",
+        "attention/torch_functions", "attention/torch_door", "attention/search", "attention/stand_ins",
+        "attention/modes", "attention/masking", "engine/module_calls",
     )
 }  # fmt: skip
 assert all(Path(file).is_file() for file in FILES)
@@ -36,23 +36,36 @@ assert all(Path(file).is_file() for file in FILES)
 FUNCTIONS = {"with_gradients", "switched", "run", "_clean_pass", "saved_bytes", "_run", "_agrees"}
 
 
-@pytest.fixture(scope="module")
-def setting():
-    """A model as small as can be, and something of everything that is set meanwhile: (model, inputs, what to do)."""
-    torch.manual_seed(0)
+def of_transformers():
     config = hf.BertConfig(
         vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, num_labels=2
     )
-    model = hf.BertForSequenceClassification(config).double().eval()
+    model = hf.BertForSequenceClassification(config)
+    return model, model.bert.encoder.layer[0]
+
+
+def of_torch():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
+    model = torch.nn.Sequential(torch.nn.Embedding(20, 8), encoder, torch.nn.Flatten(1), torch.nn.Linear(32, 2))
+    return model, model[3]
+
+
+@pytest.fixture(scope="module", params=[of_transformers, of_torch], ids=lambda build: build.__name__)
+def setting(request):
+    """A model as small as can be, and something of everything that is set meanwhile: (model, inputs, what to do)."""
+    torch.manual_seed(0)
+    model, patched = request.param()
+    model = model.double().eval()
     ids = torch.randint(3, 20, (2, 4))
-    encoder = model.bert.encoder.layer[0]
-    own = encoder.forward
-    encoder.forward = lambda *args, **kwargs: own(*args, **kwargs)  # a user's own patch
+    own = patched.forward
+    patched.forward = lambda *args, **kwargs: own(*args, **kwargs)  # a user's own patch
 
     @with_gradients(False)  # torch.no_grad itself may miss an interrupt
     def work():
         with mask_heads(model, {0: [1]}):
-            return SelfAttentionAttribution(model, attention_layers(model)).attribute(ids, target=1, n_steps=1)
+            layers = attention_layers(model, ids)
+            return SelfAttentionAttribution(model, layers).attribute(ids, target=1, n_steps=1)
 
     return model, lambda: model(ids), work
 
@@ -110,8 +123,15 @@ def left(model):
         "hooks of all modules": [
             list(hooks) for name, hooks in vars(torch_module).items() if "_global_forward" in name
         ],
-        "implementation": model.config._attn_implementation,
-        "watches and masks": (attention._watches.get(), module_calls._forwards.get(), list(backend.masks)),
+        "hooks": [list(module._forward_pre_hooks) for module in model.modules()],
+        "implementation": getattr(getattr(model, "config", None), "_attn_implementation", None),
+        "watches and masks": (
+            attention._watches.get(),
+            torch_functions._handlers.get(),
+            stand_ins._forwards.get(),
+            list(backend.masks),
+            list(torch_functions._carriers),
+        ),
         "modes": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "function modes": torch.overrides._get_current_function_mode_stack(),
         "saved tensors": torch._C._autograd._top_saved_tensors_default_hooks(True),

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers.models.bert.modeling_bert as bert
 from agreement import assert_agree
+from plain_models import PLAIN, plain_inputs, plain_model
 from snapshot import snapshot, untouched
 from tiny_models import FAMILIES, case, make
 from torch import nn
@@ -68,6 +69,19 @@ def test_after_success(family, path, attention, untouched):
         attributions = method.attribute(c.inputs, target=1, additional_forward_args=c.mask, n_steps=2)
     assert attributions[0].abs().max() > 0
     assert c.inputs.grad is None
+
+
+@pytest.mark.filterwarnings("ignore:Replaying from")  # time first
+@both_paths
+@pytest.mark.parametrize("name", PLAIN)
+def test_after_success_with_attention_of_its_own(name, path, untouched):
+    model, inputs = plain_model(name), plain_inputs(name)
+    first, *rest = inputs.values()
+    layers = attention_layers(model, inputs)
+    method = SelfAttentionAttribution(lambda *tensors: model(*tensors)[:, 0], layers, path=path)
+    with untouched(model, lambda: model(**inputs)):
+        attributions = method.attribute(first, target=1, additional_forward_args=tuple(rest) or None, n_steps=2)
+    assert attributions[0].abs().max() > 0
 
 
 @both_paths

@@ -117,14 +117,14 @@ def test_another_model_s_tokenizer_is_refused(untouched):
         explain(TEXT, model, tokenizer)
 
 
-@pytest.mark.parametrize("name", ["DebertaV2", "MPNet"])
-def test_a_family_outside_the_interface_is_refused(untouched, name):
+def test_a_family_whose_attention_cannot_be_followed_is_refused(untouched):
     tokenizer = demo()[1]
-    config = getattr(hf, f"{name}Config")(**sizes(tokenizer, pad_token_id=0))
-    model = lively(getattr(hf, f"{name}ForSequenceClassification")(config))
+    model = lively(hf.YosoForSequenceClassification(hf.YosoConfig(**sizes(tokenizer, pad_token_id=0))))
     with (
         untouched(model, lambda: run(model, tokenizer)),
-        pytest.raises(UnsupportedModelError, match=f"{name}ForSequenceClassification .* attention code of their own"),
+        pytest.raises(
+            UnsupportedModelError, match=r"YosoForSequenceClassification has no attention layer.*YosoSelfAtt"
+        ),
     ):
         explain(TEXT, model, tokenizer)
 
