@@ -24,9 +24,9 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
     for further pruning, masking and :func:`remaining_heads`; the model's configuration lists the pruned heads as
     ``captum_attattr_pruned_heads``.
 
-    BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, GPT-2, Llama, Mistral, Qwen2, Qwen3, ViT and DeiT can
-    be pruned. Heads that share keys and values (in Llama and similar models) can only be cut together, all heads of a
-    group or none.
+    BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, DeBERTa (v2 and v3, which need a head in each layer),
+    Megatron-BERT, RemBERT, RoFormer, GPT-2, Llama, Mistral, Qwen2, Qwen3, ViT and DeiT can be pruned. Heads that share
+    keys and values (in Llama and similar models) can only be cut together, all heads of a group or none.
 
     Args:
         model: A model of transformers. It is changed in place; use ``copy.deepcopy`` first to keep the original. Make
@@ -39,7 +39,8 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
 
     Raises:
         TypeError: ``heads`` has another form, or ``model`` is no model of transformers.
-        ValueError: A layer or head does not exist or is given twice, or only a part of a group is given.
+        ValueError: A layer or head does not exist or is given twice, only a part of a group is given, or a layer would
+            lose all its heads whose code does not run without any.
         UnsupportedModelError: The model's family cannot be pruned, or its weights are shared or quantised or have
             adapters.
         In all these cases the model is unchanged.
@@ -57,7 +58,7 @@ def prune_heads(model: PreTrainedModel, heads: HeadChoice) -> PreTrainedModel:
         raise TypeError(f"prune_heads needs a model of transformers, got {type(model).__name__}.")
     layers = attention_layers(model)
     numbers = [HeadNumbers.from_layer(layer) for layer in layers]
-    changes = _changes(model, layers, numbers, chosen_heads(heads, numbers))
+    changes = _changes(model, layers, numbers, chosen_heads(heads, layers))
     # Only here, where nothing can fail any more.
     for owner, name, value in changes:
         setattr(owner, name, value)

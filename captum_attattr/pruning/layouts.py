@@ -34,6 +34,10 @@ class Layout:
     """The number of heads."""
     width: str | None = None
     """The number of heads times their size; for a single input module, the sizes into which its output is split."""
+    further: tuple[str, ...] = ()
+    """Projections with as many rows as the queries' that some models have besides, for positions."""
+    runs_empty: bool = True
+    """Whether the layer's code runs without any heads."""
 
 
 _BERT = Layout(
@@ -42,11 +46,21 @@ _BERT = Layout(
 _LLAMA = Layout(("q_proj", "k_proj", "v_proj"), "o_proj", "head_dim")
 _VIT = Layout(("q_proj", "k_proj", "v_proj"), "o_proj", "head_dim", "num_attention_heads")
 
+_DEBERTA = Layout(
+    ("query_proj", "key_proj", "value_proj"), "..output.dense", "attention_head_size", "num_attention_heads",
+    "all_head_size", further=("pos_key_proj", "pos_query_proj"), runs_empty=False,
+)  # fmt: skip
+
 # By class, not by attributes: another model with the same attributes may have further parameters for each head.
 LAYOUTS = {
     "BertSelfAttention": _BERT,
     "CamembertSelfAttention": _BERT,
+    "deberta_v2.DisentangledSelfAttention": _DEBERTA,
+    "sew_d.DisentangledSelfAttention": _DEBERTA,
     "ElectraSelfAttention": _BERT,
+    "MegatronBertSelfAttention": _BERT,
+    "RemBertSelfAttention": _BERT,
+    "RoFormerSelfAttention": _BERT,
     "RobertaSelfAttention": _BERT,
     "XLMRobertaSelfAttention": _BERT,
     "DistilBertSelfAttention": Layout(("q_lin", "k_lin", "v_lin"), "out_lin", "attention_head_size", "n_heads"),
@@ -58,7 +72,7 @@ LAYOUTS = {
     "DeiTAttention": _VIT,
     "ViTAttention": _VIT,
 }
-"""The families that can be pruned, by the class of their attention layers."""
+"""The families that can be pruned, by the class of their attention layers; with its folder where two share a name."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,7 @@ class Projections:
     layer: nn.Module
     layout: Layout
     inputs: list[nn.Module]
+    further: list[nn.Module]
     holder: nn.Module
     output_name: str
     """The output projection's name in ``holder``."""
@@ -85,18 +100,22 @@ class Projections:
             UnsupportedModelError: The layer's family is unknown, or its projections are not those of the family.
         """
         name, module = type(layer).__name__, type(layer).__module__
-        layout = LAYOUTS.get(name) if module.startswith("transformers.models.") else None
+        layout = None
+        if module.startswith("transformers.models."):
+            layout = LAYOUTS.get(name) or LAYOUTS.get(f"{module.split('.')[2]}.{name}")
         if layout is None or getattr(layer, "is_cross_attention", False):
             raise UnsupportedModelError(
                 f"Heads cannot be cut out of {name} ({type(model).__name__}), but mask_heads can switch them off. "
-                "Prunable are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, GPT-2, Llama, Mistral, "
-                "Qwen2, Qwen3, ViT and DeiT of transformers, self-attention only."
+                "Prunable are BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA, DistilBERT, DeBERTa (v2, v3), "
+                "Megatron-BERT, RemBERT, RoFormer, GPT-2, Llama, Mistral, Qwen2, Qwen3, ViT and DeiT of transformers, "
+                "self-attention only."
             )
         inputs = [getattr(layer, attribute) for attribute in layout.inputs]
+        further = [getattr(layer, attribute) for attribute in layout.further if hasattr(layer, attribute)]
         holder, output_name = _holder(model, layer, layout.output)
         size = int(getattr(layer, layout.head_size))
         output = getattr(holder, output_name)
-        for projection in (*inputs, output):
+        for projection in (*inputs, *further, output):
             _check(projection, model)
         heads = _width(output, outputs=False) // size
         widths = [_width(projection, outputs=True) for projection in inputs]
@@ -107,10 +126,18 @@ class Projections:
                 f"The projections of {name} have {widths} rows, where {heads} heads of {size} dimensions and their "
                 f"keys and values need {expected}: this is not transformers' layer of this name."
             )
-        return cls(layer, layout, inputs, holder, output_name, size, heads, groups)
+        return cls(layer, layout, inputs, further, holder, output_name, size, heads, groups)
 
     def changes(self, keep: Sequence[int]) -> list[Change]:
-        """Return the changes after which only the heads at these indices remain; nothing is changed yet."""
+        """Return the changes after which only the heads at these indices remain; nothing is changed yet.
+
+        Raises:
+            ValueError: No head would remain in a layer whose code does not run without any.
+        """
+        if not keep and not self.layout.runs_empty:
+            raise ValueError(
+                f"A {type(self.layer).__name__} does not run without any heads: leave one, or mask them (mask_heads)."
+            )
         together = self.heads // max(self.groups, 1)
         queries = _block(keep, self.size)
         keys = _block(sorted({place // together for place in keep}), self.size)
@@ -124,6 +151,7 @@ class Projections:
             for projection, kept in zip(self.inputs, rows, strict=True)
             for change in _cut(projection, kept, outputs=True)
         ]
+        changes += [change for projection in self.further for change in _cut(projection, queries, outputs=True)]
         if self.layout.count:
             changes.append((self.layer, self.layout.count, len(keep)))
         if self.layout.width:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import torch
@@ -168,7 +169,20 @@ class Classifier:
     def _can_pad(self) -> bool:
         """Whether texts can be padded: decoders find a text's end by a padding token, which must be the tokenizer's."""
         padding = self.tokenizer.pad_token_id
-        return padding is not None and padding == getattr(self._config, "pad_token_id", None)
+        return padding is not None and padding == getattr(self._config, "pad_token_id", None) and self._ignores_padding
+
+    @cached_property
+    def _ignores_padding(self) -> bool:
+        """Whether the output for a text stays the same with padding after it: XLNet reads the last place as it is."""
+        plain = self.tokenizer(["."], return_tensors="pt")
+        length = plain["input_ids"].shape[1] + 2
+        options = {"padding": "max_length", "max_length": length, "padding_side": "right"}
+        padded = self.tokenizer(["."], return_tensors="pt", **options)
+        self.input_names = list(plain.keys())
+        with torch.no_grad():
+            one, other = (self.outputs(*encoding.to(self.model.device).values()) for encoding in (plain, padded))
+        error = float(torch.finfo(self.model.dtype).eps) ** 0.5
+        return torch.allclose(one, other, rtol=error, atol=error * float(one.abs().max()))
 
     @contextmanager
     def _batches_allowed(self) -> Iterator[None]:
@@ -199,7 +213,8 @@ class Classifier:
         return [min(length, limit) for length in lengths]
 
     def _longest(self) -> int:
-        positions = [int(getattr(self._config, "max_position_embeddings", None) or 10**9)]
+        most = int(getattr(self._config, "max_position_embeddings", None) or 0)
+        positions = [most if most > 0 else 10**9]  # XLNet says -1: any number
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Embedding) and name.endswith("position_embeddings") and module.padding_idx:
                 # RoBERTa and similar models number positions from the padding token's number + 1.

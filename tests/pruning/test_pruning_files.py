@@ -14,6 +14,7 @@ from agreement import assert_agree
 from prunable import (
     BERT,
     BY_NAME,
+    DEBERTA,
     EMPTY,
     HEADS,
     families,
@@ -71,6 +72,23 @@ def test_plain_loading_points_to_load_pruned(name, tmp_path):
         hf.AutoModel.from_config(hf.AutoConfig.from_pretrained(tmp_path))
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):  # nor does it make up weights where one insists
         type(model).from_pretrained(tmp_path, attn_implementation="sdpa")
+
+
+@pytest.mark.parametrize("family", DEBERTA, ids=lambda family: family.name)
+def test_deberta(family, tmp_path):
+    """Its projections of positions are cut, too, and its code needs a head in each layer."""
+    c = case(family)
+    with mask_heads(c.model, HEADS):
+        masked = run(c)
+    p = pruned(c, HEADS)
+    torch.testing.assert_close(run(p), masked, rtol=1e-9, atol=1e-12)
+    save_pruned(p.model, tmp_path)
+    loaded = load_pruned(tmp_path)
+    assert same_weights(loaded, p.model)
+    torch.testing.assert_close(run(replace(p, model=loaded.double())), masked, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="DisentangledSelfAttention does not run without any heads: leave one"):
+        prune_heads(c.model, EMPTY)
+    torch.testing.assert_close(run(c), run(case(family)), rtol=0, atol=0)
 
 
 def test_checkpoints_of_a_trainer(tmp_path):

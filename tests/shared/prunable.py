@@ -30,10 +30,23 @@ def _deit():
 PRUNABLE = [family for family in FAMILIES if family.name != "modernbert"] + [
     Family("camembert", _build(hf.CamembertConfig, hf.CamembertForSequenceClassification, pad_token_id=1)),
     Family("xlm-roberta", _build(hf.XLMRobertaConfig, hf.XLMRobertaForSequenceClassification, pad_token_id=1)),
+    Family("megatron-bert", _build(hf.MegatronBertConfig, hf.MegatronBertForSequenceClassification)),
+    Family("rembert", _build(hf.RemBertConfig, hf.RemBertForSequenceClassification, input_embedding_size=16)),
+    Family("roformer", _build(hf.RoFormerConfig, hf.RoFormerForSequenceClassification, embedding_size=32)),
     Family("gpt2 classifier", _gpt2_classifier, "decoder"),
     Family("qwen2", _build(hf.Qwen2Config, hf.Qwen2ForSequenceClassification, num_key_value_heads=2), "decoder", 1e-6),
     Family("deit", _deit, "image", 1e-6),
 ]
+DEBERTA = [  # needs a head in each layer
+    Family(
+        f"deberta-v2, share_att_key={share}",
+        _build(
+            hf.DebertaV2Config, hf.DebertaV2ForSequenceClassification, share_att_key=share, relative_attention=True,
+            pos_att_type=["c2p", "p2c"], position_buckets=4,
+        ),
+    )
+    for share in (True, False)
+]  # fmt: skip
 BY_NAME = {family.name: family for family in PRUNABLE}
 BERT = BY_NAME["bert"]
 GROUPED = ("llama", "qwen2", "qwen3", "mistral")

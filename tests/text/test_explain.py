@@ -254,6 +254,22 @@ def test_the_attributions_of_each_layer_add_up_and_the_baseline_output_is_the_mo
         torch.testing.assert_close(start, without[0].detach(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["DebertaV2", "MPNet", "XLNet", "RoFormer"])
+def test_families_whose_attention_is_code_of_their_own(family):
+    config_class = getattr(hf, f"{family}Config")
+    more = {"d_inner": 24, "d_head": 8} if family == "XLNet" else {}
+    model, tokenizer = bert(config_class, getattr(hf, f"{family}ForSequenceClassification"), **more)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Replaying from")  # XLNet's tokens come first, then its batch
+        explanation = explain(TEXT, model, tokenizer, target=1)
+        together = explain([TEXT, TEXTS[1]], model, tokenizer, target=1)[0]
+    assert explanation.attention.shape[:2] == (3, 2)
+    sums = explanation.attributions.sum((1, 2, 3))
+    torch.testing.assert_close(sums - explanation.delta, explanation.output - explanation.baseline_output)
+    assert float(explanation.delta.abs().max()) < 1e-4
+    torch.testing.assert_close(together.attributions, explanation.attributions, rtol=1e-3, atol=1e-5)
+
+
 def test_probabilities_and_rows_of_attention_sum_to_1():
     for explanation in explain(TEXTS, *bert()):
         torch.testing.assert_close(explanation.probabilities.sum(), torch.tensor(1.0))
