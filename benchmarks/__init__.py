@@ -24,6 +24,7 @@ What does it cost?
 * ``pruned_speed``: what do pruned heads save?
 * ``soak``: does memory stay flat over many explanations, and is every hook taken off?
 * ``rows_left_out``: what does it save not to compute the rows that the output does not read?
+* ``backends``: what does it cost to see attention at torch's level, where transformers' interface could be asked?
 * ``trials``: which ways to be faster were tried, and where does the time go?
 
 A question of several files is a folder, whose ``__main__.py`` runs it. ``setup`` is what they share; ``results`` holds

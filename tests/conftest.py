@@ -14,6 +14,12 @@ torch.set_num_threads(int(THREADS))
 os.environ["OMP_NUM_THREADS"] = THREADS
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--families", choices=("today", "all"), default="today", help="which lines of the table are measured"
+    )
+
+
 @pytest.fixture
 def run_benchmark(monkeypatch, tmp_path):
     """Runs a benchmark as ``python -m`` does, without a process of its own: that is what takes the time."""

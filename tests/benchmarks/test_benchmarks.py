@@ -110,6 +110,14 @@ def test_rows_left_out(run_benchmark, tmp_path, monkeypatch):
     assert all(0.2 < one["times"] < 5 for one in found.values())
 
 
+def test_backends(run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
+    run_benchmark("backends", "--most", "8", "--repeats", "1")
+    found = json.loads((tmp_path / "backends.json").read_text())["found"]
+    assert len(found) == 2
+    assert all(-0.7 < one["more"] < 3 and one["error"] < 1e-4 for one in found.values())
+
+
 def test_memory(tmp_path):
     command = [sys.executable, "-m", "benchmarks.memory", "--sizes", "--tokens", "256", "--threads", "1"]
     command += ["--output", str(tmp_path)]
