@@ -64,6 +64,7 @@ class Search(Door):
         self._calls = 0
         self._began: dict[int, list[nn.Module]] = {}
         """By softmax, the modules that ran then, the outermost first."""
+        self._layer_by_softmax: dict[int, nn.Module] = {}
         self._first: Any = WeakIdKeyDictionary()
         """By tensor, the numbers of the running module calls whose first tensor it is computed from."""
         self._given: set[int] = set()
@@ -120,9 +121,13 @@ class Search(Door):
             self._first[first] = self._first.get(first, frozenset()) | {call.number}
         self._running.append(call)
         try:
-            return own(*args, **kwargs)
+            result = own(*args, **kwargs)
         finally:
             del self._running[self._running.index(call) :]
+        output = next((leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)), None)
+        if any(self._layer_by_softmax[root] is module for root in self._roots_of([output]) & self._consumed):
+            self.refused.append(module)  # its output depends on its attention in another way besides
+        return result
 
     def _found(self, call: AttentionCall) -> Result:
         number = next((one.number for one in reversed(self._running) if one.module is call.module), None)
@@ -137,7 +142,10 @@ class Search(Door):
     def _layer_of(self, followed: Followed | None) -> nn.Module:
         running = [call.module for call in self._running]
         began = running if followed is None else self._began[followed.root]
-        return [one for one, other in zip(running, began, strict=False) if one is other][-1]
+        layer = [one for one, other in zip(running, began, strict=False) if one is other][-1]
+        if followed is not None:
+            self._layer_by_softmax[followed.root] = layer
+        return layer
 
     def _refuse_parts(self, followed: Followed) -> None:
         self.refused.append(self._layer_of(followed))

@@ -70,6 +70,13 @@ def test_what_would_be_a_part_of_the_truth_is_refused(kind, why):
         SelfAttentionAttribution(lambda ids: model(ids)[:, 0], model.attention[0]).attribute(ids, target=0)
 
 
+@pytest.mark.parametrize("kind", [Shaw, Gated])
+def test_a_pass_refuses_it_as_well(kind):
+    model = Blocks(kind()).eval()
+    with pytest.raises(UnsupportedModelError, match=f"no attention layer that can be followed.*{kind.__name__}"):
+        attention_layers(model, plain_inputs("own: SDPA")["input_ids"])
+
+
 def test_weights_that_a_layer_returns_are_not_used_beside_its_context():
     """As pointer networks use them: the path would scale one use and not the other."""
 
