@@ -8,7 +8,6 @@ A mode of torch sees every function that the watched layers call; transformers' 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from typing import Any
@@ -16,9 +15,9 @@ from unittest.mock import patch
 
 from torch import Tensor, nn
 
-from benchmarks.setup.command_line import command_line, parsed, settings_of
-from benchmarks.setup.machine import environment, line
-from benchmarks.setup.results import Store, table
+from benchmarks.setup import paired
+from benchmarks.setup.machine import line
+from benchmarks.setup.results import table
 from benchmarks.setup.sized_models import BUNDLED, build, sentences
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.attention import backends
@@ -31,7 +30,6 @@ CASES: tuple[tuple[str, int], ...] = (
     (BUNDLED, 128),
     ("BERT-base size", 32),
 )
-PATHS: tuple[PathName, ...] = ("layerwise", "joint")
 STEPS = 20
 
 
@@ -95,27 +93,5 @@ turns. *Difference*: of a layer's attributions in its norm, in float32, the larg
 """
 
 
-def run(args: argparse.Namespace, store: Store) -> dict[str, Any]:
-    return {
-        f"{size}, {tokens} tokens, {path}": store.get(
-            f"{size} {tokens} {path}", measure, size, tokens, path, args.repeats
-        )
-        for size, tokens in CASES
-        if args.most is None or tokens <= args.most
-        for path in PATHS
-    }
-
-
-def main() -> None:
-    parser = command_line("backends", __doc__, threads=1)
-    parser.add_argument("--most", type=int, help="only texts of at most so many tokens")
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parsed(parser)
-    settings = settings_of(args, "most")
-    store = Store(args.output / "backends.jsonl", settings)
-    figures = {"settings": settings, "environment": environment(), "found": run(args, store)}
-    store.finish(figures, markdown(figures))
-
-
 if __name__ == "__main__":
-    main()
+    paired.run("backends", __doc__, CASES, measure, markdown, repeats=5)

@@ -9,7 +9,6 @@ with those rows left out and with all rows, in turns. A mode that gives less tha
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from typing import Any
@@ -17,9 +16,9 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from benchmarks.setup.command_line import command_line, parsed, settings_of
-from benchmarks.setup.machine import environment, line
-from benchmarks.setup.results import Store, table
+from benchmarks.setup import paired
+from benchmarks.setup.machine import line
+from benchmarks.setup.results import table
 from benchmarks.setup.sized_models import BUNDLED, build, sentences
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.attribution import PathName
@@ -32,7 +31,6 @@ CASES: tuple[tuple[str, int], ...] = (
     ("BERT-base size", 32),
     ("BERT-base size", 128),
 )
-PATHS: tuple[PathName, ...] = ("layerwise", "joint")
 STEPS = 4
 
 find_rows_read = Trials.find_rows_read
@@ -80,27 +78,5 @@ Processor seconds of an attribution of one text, {STEPS} evaluations a path, F =
 """
 
 
-def run(args: argparse.Namespace, store: Store) -> dict[str, Any]:
-    return {
-        f"{size}, {tokens} tokens, {path}": store.get(
-            f"{size} {tokens} {path}", measure, size, tokens, path, args.repeats
-        )
-        for size, tokens in CASES
-        if args.most is None or tokens <= args.most
-        for path in PATHS
-    }
-
-
-def main() -> None:
-    parser = command_line("rows_left_out", __doc__, threads=1)
-    parser.add_argument("--most", type=int, help="only texts of at most so many tokens")
-    parser.add_argument("--repeats", type=int, default=2)
-    args = parsed(parser)
-    settings = settings_of(args, "most")
-    store = Store(args.output / "rows_left_out.jsonl", settings)
-    figures = {"settings": settings, "environment": environment(), "found": run(args, store)}
-    store.finish(figures, markdown(figures))
-
-
 if __name__ == "__main__":
-    main()
+    paired.run("rows_left_out", __doc__, CASES, measure, markdown, repeats=2)

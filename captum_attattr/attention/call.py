@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -163,3 +163,30 @@ class AttentionCall(ABC):
         if self.same_tokens:
             allowed = allowed & allowed.any((1, 2)).unsqueeze(1).unsqueeze(-1)
         return self._by_example(allowed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryKeyCall(AttentionCall):
+    """A call that has queries and keys in place of a matrix.
+
+    Shapes: query (row, head, query, dim), key and value (row, group, key, dim), where grouped heads share a key and
+    value.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    mask: Tensor | None
+    options: dict[str, Any]
+    """Further arguments of the attention function."""
+
+    @property
+    def sizes(self) -> Sizes:
+        """See :attr:`AttentionCall.sizes`."""
+        rows, heads, queries, _ = self.query.shape
+        return Sizes(rows, heads, queries, self.key.shape[2])
+
+    @property
+    def like(self) -> Tensor:
+        """See :attr:`AttentionCall.like`."""
+        return self.value

@@ -10,36 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.attention.call import NEVER, AttentionCall, Result, Sizes, UnsupportedModelError
+from captum_attattr.attention.call import NEVER, QueryKeyCall, Result, UnsupportedModelError
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterfaceCall(AttentionCall):
+class InterfaceCall(QueryKeyCall):
     """One call of an attention function of transformers.
 
     Shapes: query (batch, head, query, dim), key and value (batch, group, key, dim), where grouped heads share a key and
     value; the context is (batch, query, head, dim).
     """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
-    options: dict[str, Any]
     implementation: str
     function: Callable[..., Result]
     """The attention function that the model looked up."""
-
-    @property
-    def sizes(self) -> Sizes:
-        """See :attr:`AttentionCall.sizes`."""
-        rows, heads, queries, _ = self.query.shape
-        return Sizes(rows, heads, queries, self.key.shape[2])
-
-    @property
-    def like(self) -> Tensor:
-        """See :attr:`AttentionCall.like`."""
-        return self.value
 
     @property
     def dropout(self) -> float:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from captum_attattr.attention.call import NEVER, AttentionCall, Result, Sizes
+from captum_attattr.attention.call import NEVER, AttentionCall, QueryKeyCall, Result, Sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,34 +75,17 @@ class MatrixCall(AttentionCall):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FusedCall(AttentionCall):
+class FusedCall(QueryKeyCall):
     """A call of ``scaled_dot_product_attention``, whose matrix is made only where it is asked for.
 
-    Shapes: query (row, head, query, dim), key and value (row, group, key, dim); mask as torch takes it.
+    The mask is as torch takes it.
     """
 
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    mask: Tensor | None
     causal: bool
     scale: float
-    options: dict[str, Any]
-    """Further arguments of the function."""
     function: Callable[..., Tensor]
     first: int = 0
     """Number of the first query, of a part of the call."""
-
-    @property
-    def sizes(self) -> Sizes:
-        """See :attr:`AttentionCall.sizes`."""
-        rows, heads, queries, _ = self.query.shape
-        return Sizes(rows, heads, queries, self.key.shape[2])
-
-    @property
-    def like(self) -> Tensor:
-        """See :attr:`AttentionCall.like`."""
-        return self.value
 
     @property
     def dropout(self) -> float:
