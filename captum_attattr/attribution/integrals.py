@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from captum._utils.typing import TargetType
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from captum_attattr.engine.adaptive import Adaptation
 from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.integration import Convergence, Integral, integrate
+from captum_attattr.engine.integration import Convergence, Integral, Rise, integrate
 from captum_attattr.engine.layer_path import LayerPath
+from captum_attattr.engine.nested_rules import FIRST
 from captum_attattr.engine.paths import AttentionPath
 from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
 from captum_attattr.engine.reductions import Keep
 from captum_attattr.engine.replay import Recording
+from captum_attattr.engine.walks import Course, Walk
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,38 @@ def integrals_along(
     count, device = recording.forward.batch_size, recording.states[0].context.device
     labels, tolerance = path.labels([one.state for one in layer_paths]), integration.tolerance
     total = None if tolerance is not None else integration.n_steps * count * len(labels)
-    found: list[Integral] = []
+    first = integration.n_steps if tolerance is None else FIRST
+
+    def integral(walk: Walk, share: float) -> Course[Integral]:
+        if tolerance is not None:
+            return Adaptation(walk, tolerance, integration.n_steps, clean, keep, share).integral()
+        return integrate(walk, *quadrature(integration.method, integration.n_steps), keep, clean)
+
     with tqdm(total=total, desc=progress, unit="eval", disable=progress is None) as bar:
         chunks = Chunks(count, 1 if recording.one_by_one else most_rows, device, bar.update)
-        for walk in path.walks(recording, layer_paths, target, chunks, tolerance is not None):
-            bar.set_postfix(path=f"{len(found) + 1} of {len(labels)}")
-            found.append(
-                Adaptation(walk, tolerance, integration.n_steps, clean, keep).integral()
-                if tolerance is not None
-                else integrate(walk, *quadrature(integration.method, integration.n_steps), keep, clean)
-            )
-    return found
+        found = dict[int, Integral]()
+        for group in path.groups(recording, layer_paths, target, chunks, first):
+            bar.set_postfix(path=f"{len(found) + len(group.walks)} of {len(labels)}")
+            found |= group.run(integral)
+    return [found[place] for place in range(len(labels))]
+
+
+def rises_along(
+    path: AttentionPath, recording: Recording, layer_paths: Sequence[LayerPath], target: TargetType
+) -> list[Tensor]:
+    """Compute the rise of F, (B,), from A0 to A, on each walk of a kind of path."""
+    clean = recording.forward.scores(recording.output, target)
+
+    def rise(walk: Walk, share: float) -> Course[Tensor]:
+        start = yield from walk.start(recording.forward.all_rows)
+        return Rise.from_outputs(walk, clean, start).change
+
+    most = 1 if recording.one_by_one else None
+    chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
+    found = dict[int, Tensor]()
+    for group in path.groups(recording, layer_paths, target, chunks, 1):
+        found |= group.run(rise)
+    return [found[place] for place in sorted(found)]
 
 
 def convergence_of(

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 from captum_attattr.arguments import check_count
 from captum_attattr.attention import check_layers
 from captum_attattr.attribution.attention_function import AttentionFunction
-from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along
+from captum_attattr.attribution.integrals import Integration, convergence_of, integrals_along, rises_along
 from captum_attattr.engine.baselines import AttentionBaselines, attention_baseline, input_baselines, starts_of
 from captum_attattr.engine.calls import Listed
-from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.integration import Convergence, Rise
+from captum_attattr.engine.integration import Convergence
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.path_kinds import path_named
 from captum_attattr.engine.paths import AttentionPath
@@ -265,18 +264,11 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
                 "sizes must agree."
             )
         paths = self._paths(recording, start_point, additional_forward_args, attention_baselines)
-        clean = recording.forward.scores(recording.output, target)
-        most = 1 if recording.one_by_one else None
-        chunks = Chunks(recording.forward.batch_size, most, recording.states[0].context.device)
-        walks = self._path.walks(recording, paths, target, chunks, False)
+        rises = rises_along(self._path, recording, paths, target)
         sums = [attribution.flatten(1).sum(1) for attribution in given]
         if self._path.layers_add_up:
             sums = [torch.stack(sums).sum(0)]
-        deltas = []
-        for walk, total in zip(walks, sums, strict=True):
-            rise = Rise.from_outputs(walk, clean, walk.start(recording.forward.all_rows))
-            deltas.append(total - rise.change.to(total))
-        return self._one_or_each(deltas)
+        return self._one_or_each([total - rise.to(total) for total, rise in zip(sums, rises, strict=True)])
 
     def attention_function(
         self, inputs: Tensor | tuple[Tensor, ...], additional_forward_args: Any = None

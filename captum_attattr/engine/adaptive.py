@@ -11,7 +11,7 @@ from captum_attattr.engine.integration import Integral, Rise
 from captum_attattr.engine.nested_rules import Rule, nested_rules
 from captum_attattr.engine.panels import ADDED, SIZE, Panels, Samples
 from captum_attattr.engine.reductions import Keep, norm
-from captum_attattr.engine.walks import Walk
+from captum_attattr.engine.walks import Course, Walk
 
 # The gaps on the parts of a path, from its start to each node, may be this many times the tolerance: they are larger
 # than the error itself. They reveal errors that cancel by chance in the gap of the whole path.
@@ -43,40 +43,47 @@ class Adaptation:
         n_steps: Maximum number of evaluations of each example.
         clean: F(A), (B,).
         keep: What to keep of the attributions.
+        share: The part of the memory for points that it may use.
     """
 
-    def __init__(self, walk: Walk, tolerance: float, n_steps: int, clean: Tensor, keep: Keep) -> None:
+    def __init__(
+        self, walk: Walk, tolerance: float, n_steps: int, clean: Tensor, keep: Keep, share: float = 1.0
+    ) -> None:
         self._walk, self._tolerance, self._n_steps, self._keep = walk, tolerance, n_steps, keep
-        start = walk.start(torch.arange(walk.count, device="cpu"))
-        self._start, self._rise = start, Rise.from_outputs(walk, clean, start)
+        self._clean, self._most_bytes = clean, share * _MOST_BYTES
         self._answer: Integral | None = None
 
-    def integral(self) -> Integral:
+    def integral(self) -> Course[Integral]:
         """Compute the integral of every example."""
-        pending, rows, samples = self._apply_rules()
+        self._start = yield from self._walk.start(torch.arange(self._walk.count, device="cpu"))
+        self._rise = Rise.from_outputs(self._walk, self._clean, self._start)
+        pending, rows, samples = yield from self._apply_rules()
         if len(pending):
-            self._refine(pending, rows, samples)
+            yield from self._refine(pending, rows, samples)
         if self._answer is None:
             raise RuntimeError("nested_rules gave no rule")
         return self._answer
 
-    def _apply_rules(self) -> tuple[Tensor, Tensor, Samples]:
+    def _apply_rules(self) -> Course[tuple[Tensor, Tensor, Samples]]:
         """Apply the nested rules, one after the other.
 
         Returns:
             The examples that did not converge, the rows of their samples (nodes, examples), and all samples.
         """
-        nested, samples = nested_rules(self._n_steps), self._known()
-        pending = torch.arange(self._walk.count, device="cpu")
-        free = len(samples.alphas) // len(pending)
-        rows = pending.unsqueeze(0)[:free]
+        nested, samples = nested_rules(self._n_steps), Samples.empty(self._walk)
+        pending, rows = (
+            torch.arange(self._walk.count, device="cpu"),
+            torch.empty(0, self._walk.count, device="cpu").long(),
+        )
         for rule in nested.rules:
             nodes = nested.nodes[len(rows) : rule.count]
             new = len(samples.alphas) + torch.arange(len(nodes) * len(pending), device="cpu").view(len(nodes), -1)
             rows = torch.cat([rows, new])
-            samples = samples.extended(self._walk, nodes.repeat_interleave(len(pending)), pending.repeat(len(nodes)))
+            alphas, examples = nodes.repeat_interleave(len(pending)), pending.repeat(len(nodes))
+            samples = yield from samples.extended(self._walk, alphas, examples)
             totals = self._summed(samples, rows, rule.weights)
-            found = self._integral(totals, pending, torch.full((len(pending),), len(rows) - free, device="cpu"))
+            spent = torch.full((len(pending),), len(rows) - self._free, device="cpu")
+            found = self._integral(totals, pending, spent)
             found.converged = self._judged(found, rule, samples, rows, pending)
             going_on = ~found.converged
             self._put(found, pending)
@@ -85,11 +92,10 @@ class Adaptation:
                 break
         return pending, rows, samples
 
-    def _known(self) -> Samples:
-        every, known = torch.arange(self._walk.count, device="cpu"), self._walk.known()
-        if known is None:
-            return Samples.empty(self._walk)
-        return Samples(every, torch.ones(len(every), dtype=torch.float64, device="cpu"), known)
+    @property
+    def _free(self) -> int:
+        """Number of points of an example that cost nothing."""
+        return int(self._walk.end_is_known)
 
     def _integral(self, totals: list[Tensor], pending: Tensor, spent: Tensor) -> Integral:
         attributions = self._walk.attributions(totals, pending, self._keep)
@@ -129,15 +135,15 @@ class Adaptation:
         self._walk.add(totals, samples.points.select(rows.flatten()), weights.repeat_interleave(examples), cells)
         return totals
 
-    def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> None:
+    def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> Course[None]:
         """Integrate in panels, which begin with the points of the nested rules and the point alpha = 0."""
-        spent = torch.full((self._walk.count,), len(rows) + int(self._walk.known() is None), device="cpu")
+        spent = torch.full((self._walk.count,), len(rows) + 1 - self._free, device="cpu")
         if len(rows) < 2 * SIZE - 2 or self._n_steps < int(spent[0]):
             return
         order = samples.alphas[rows[:, 0]].argsort()
         zeros = torch.zeros(len(pending), dtype=torch.float64, device="cpu")
         rows = torch.cat([len(samples.alphas) + torch.arange(len(pending), device="cpu").unsqueeze(0), rows[order]]).T
-        samples = samples.extended(self._walk, zeros, pending)
+        samples = yield from samples.extended(self._walk, zeros, pending)
         panels = Panels.from_samples(self._walk, samples, torch.cat([rows[:, :SIZE], rows[:, SIZE - 1 :]]))
         while True:
             panels, samples = panels.compact(samples)
@@ -150,7 +156,7 @@ class Adaptation:
                 break
             spent += ADDED * torch.bincount(panels.examples(samples)[chosen], minlength=len(spent))
             others = panels.select(~chosen & torch.isin(panels.examples(samples), pending))
-            halves, samples = panels.select(chosen).halved(self._walk, samples)
+            halves, samples = yield from panels.select(chosen).halved(self._walk, samples)
             panels = others.extended(halves)
 
     def _integral_of_panels(self, panels: Panels, samples: Samples, pending: Tensor, spent: Tensor) -> Integral:
@@ -168,7 +174,7 @@ class Adaptation:
     def _chosen(self, panels: Panels, samples: Samples, found: Integral, pending: Tensor, spent: Tensor) -> Tensor:
         """(P,): whether each panel is to be halved."""
         owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool, device="cpu")
-        full = samples.points.bytes > _MOST_BYTES
+        full = samples.points.bytes > self._most_bytes
         errors, gaps = (limits.tolist() for limits in (self._allowed_error(found), found.allowed_gap(self._tolerance)))
         for example, error, gap in zip(pending.tolist(), errors, gaps, strict=True):
             mine = (owners == example).nonzero().flatten()

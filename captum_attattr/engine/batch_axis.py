@@ -22,7 +22,7 @@ from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.layer_state import LayerState, agree
 from captum_attattr.engine.memory import is_out_of_memory
-from captum_attattr.engine.module_calls import EndedCall, ModuleCalls
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, arguments_of
 
 
 class OtherRowsError(UnsupportedModelError):
@@ -31,11 +31,13 @@ class OtherRowsError(UnsupportedModelError):
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Which outputs of modules follow the batch, as the second pass showed."""
+    """Which arguments and outputs of modules follow the batch, as the second pass showed."""
 
     follows: Sequence[Sequence[bool]] | None
     """By module call and tensor of its output: whether the first dimension holds the rows of the examples, one example
     after the other. None where it is not known."""
+    follows_in: Sequence[Sequence[bool]] | None
+    """The same of its arguments."""
     one_by_one: bool
     """Whether only one row can be run at a time: given two, the forward function does not return one output for each,
     or its attention does not follow the batch."""
@@ -43,13 +45,35 @@ class BatchAxis:
     def rows_of(self, call: EndedCall, rows: Tensor, batch_size: int) -> Any:
         """Return a module call's output for these rows of the batch, with repetition."""
         leaves, form = tree_flatten(call.output)
-        known = [] if self.follows is None else self.follows[call.place]
-        if len(known) != len(leaves):
+        known = self.follow(call, leaves)
+        if not known:
             known = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == batch_size for leaf in leaves]
         picked = [
             _picked(leaf, rows, batch_size) if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
         ]
         return tree_unflatten(picked, form)
+
+    def follow(self, call: EndedCall, leaves: Sequence[Any]) -> Sequence[bool]:
+        """Return which tensors of a module call's output follow the batch; none of them where it is not known."""
+        known = [] if self.follows is None else self.follows[call.place]
+        return known if len(known) == len(leaves) else []
+
+    def first_rows(self, call: EndedCall, args: Any, kwargs: Any, count: int, of: int) -> tuple[Any, Any]:
+        """Return the arguments of a module call for its first ``count`` of ``of`` rows.
+
+        Raises:
+            OtherRowsError: It is not known which of the arguments follow the batch.
+        """
+        leaves, form = arguments_of(args, kwargs)
+        known = [] if self.follows_in is None else self.follows_in[call.place]
+        lengths = [len(leaf) for leaf, follows in zip(leaves, known, strict=False) if follows]
+        if len(known) != len(leaves) or any(length % of for length in lengths):
+            raise OtherRowsError(f"The arguments of {type(call.module).__name__} are not those of the clean pass.")
+        some = [
+            leaf[: len(leaf) // of * count] if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
+        ]
+        args, kwargs = tree_unflatten(some, form)
+        return args, kwargs
 
 
 def find_axis(
@@ -70,9 +94,9 @@ def find_axis(
         _refuse_fixed_indices(error, len(rows), forward.batch_size)
         _refuse_growth(states, _pass_of(forward.all_rows, forward, layers))
         if forward.batch_size == 1:  # it may not take two rows, or has arguments that do not follow the batch
-            return BatchAxis(None, one_by_one=True)
+            return BatchAxis(None, None, one_by_one=True)
         _refuse_standing(forward, error)
-        return BatchAxis(None, one_by_one=False)  # sizes decide then: replays are tested before they are used
+        return BatchAxis(None, None, one_by_one=False)  # sizes decide then: replays are tested before they are used
     return _compared(forward.batch_size, first, states, rows, other)
 
 
@@ -120,17 +144,17 @@ def _pass_of(rows: Tensor, forward: Forward, layers: Sequence[nn.Module]) -> _Pa
 
 
 def _compared(batch: int, first: ModuleCalls, states: Sequence[LayerState], rows: Tensor, other: _Pass) -> BatchAxis:
-    known = None
+    outputs = arguments = None
     if first.begun == other.calls.begun:
-        both = zip(first.sizes, other.calls.sizes, strict=True)
-        known = [[_in_proportion(*pair, batch, len(rows)) for pair in zip(*sizes, strict=False)] for sizes in both]
+        outputs = _all_in_proportion(first.sizes, other.calls.sizes, batch, len(rows))
+        arguments = _all_in_proportion(first.sizes_in, other.calls.sizes_in, batch, len(rows))
     follows = other.output.dim() > 0 and len(other.output) == len(rows)
     for state, _, context in other.pair_with(states):
         if not _follows(state, context, rows):
             if batch > 1:
                 raise UnsupportedModelError(_other_sizes(state, len(context), rows, batch))
             follows = False
-    return BatchAxis(known, one_by_one=batch == 1 and not follows)
+    return BatchAxis(outputs, arguments, one_by_one=batch == 1 and not follows)
 
 
 def refuse_other_sizes(attention: int, name: str, rows: int) -> None:
@@ -194,6 +218,13 @@ def _follows(state: LayerState, context: Tensor, rows: Tensor) -> bool:
     attends = state.attends[rows]
     ours, clean = torch.where(attends, state.call.fold(context), 0), torch.where(attends, state.context[rows], 0)
     return agree(ours, clean, 1 / 2)
+
+
+def _all_in_proportion(
+    sizes: Sequence[Sequence[int]], others: Sequence[Sequence[int]], batch: int, rows: int
+) -> list[list[bool]]:
+    both = zip(sizes, others, strict=True)
+    return [[_in_proportion(*pair, batch, rows) for pair in zip(*call, strict=False)] for call in both]
 
 
 def _in_proportion(size: int, other: int, batch: int, rows: int) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -31,7 +32,7 @@ class Chunks:
         batch_size: Number of examples.
         most_rows: Maximum number of rows a run; None chooses it by the memory that a row keeps for its gradient.
         device: The device of the contexts.
-        done: Called with the number of evaluations after each run.
+        done: To be called with the number of evaluations after each run.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Chunks:
         self._most_rows = None if most_rows is None else max(most_rows, batch_size)
         self._most_bytes: int | None = None
 
-    def run(self, job: Callable[[slice], T], row_bytes: int, rows: int, worth: int = 1) -> Iterator[T]:
+    def run(self, job: Callable[[slice], T], sizes: Sequence[int]) -> Iterator[T]:
         """Yield the results of ``job`` for one range of rows after the other.
 
         A range that does not fit memory is halved, down to one row, and later ranges are as small from the start. A job
@@ -55,37 +56,36 @@ class Chunks:
 
         Args:
             job: Runs the forward function on a range of the rows.
-            row_bytes: Memory that a row keeps, as far as it is known.
-            rows: Number of rows.
-            worth: Number of evaluations that a row counts for.
+            sizes: The memory that each row keeps, as far as it is known.
 
         Raises:
             MemoryError: A single row does not fit.
         """
-        start, most = 0, self._rows(row_bytes)
-        while start < rows:
-            some = slice(start, min(start + most, rows))
-            count = some.stop - some.start
+        start = 0
+        while start < len(sizes):
+            some = slice(start, start + self.fitting(sizes[start:]))
             try:
                 result = job(some)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if count == 1:
+                if some.stop - start == 1:
                     raise MemoryError(_ADVICE) from error
             else:
                 start = some.stop
                 yield result
-                self.done(worth * count)
                 continue
             # Only here the error is gone, and with it the tensors that its frames held.
             self._release()
-            most = count // 2
-            self._most_bytes = max(row_bytes, 1) * most
+            self._most_bytes = max(sum(sizes[some]), some.stop - start) // 2
 
-    def _rows(self, row_bytes: int) -> int:
-        most = self._most_rows or max(1, self._budget() // max(row_bytes, 1))
-        return most if self._most_bytes is None else max(1, min(most, self._most_bytes // max(row_bytes, 1)))
+    def fitting(self, sizes: Sequence[int]) -> int:
+        """Return how many of the first rows, of these sizes, one run may have: at least one."""
+        most = self._budget() if self._most_rows is None else None
+        if self._most_bytes is not None:
+            most = self._most_bytes if most is None else min(most, self._most_bytes)
+        together = len(sizes) if most is None else sum(total <= most for total in accumulate(max(s, 1) for s in sizes))
+        return max(1, min(together, self._most_rows or together))
 
     def _release(self) -> None:
         gc.collect()  # a frame and its error may refer to each other

@@ -90,29 +90,53 @@ _KINKED = (
 )  # fmt: skip
 
 
-def has_kinks(output: Tensor) -> bool:
-    """Whether an output's derivative may jump: its graph holds a rectifier, a clamp, a maximum or a similar operation.
+def kinks_above(output: Tensor, contexts: Sequence[Tensor]) -> list[bool]:
+    """Whether an output's derivative may jump as each of these contexts changes.
+
+    It may where a rectifier, a clamp, a maximum or a similar operation lies between them in the graph.
 
     Raises:
         UnsupportedModelError: The graph holds an operation that torch cannot differentiate, for which it would only
             give a warning, or one that runs parts of the model again.
     """
-    seen, open_nodes, kinked = set(), [output.grad_fn], False
+    reached: dict[Any, int] = {}
+    """By node, the contexts that it depends on, a bit each."""
+    starts = {_node(context): 1 << place for place, context in enumerate(contexts)}
+    kinked, open_nodes = 0, [output.grad_fn]
     while open_nodes:
-        node = open_nodes.pop()
-        if node is None or node in seen:
+        node = open_nodes[-1]
+        parents = [] if node is None else [parent for parent, _ in node.next_functions if parent is not None]
+        waiting = [parent for parent in parents if parent not in reached]
+        if waiting and node not in reached:
+            open_nodes += waiting
             continue
-        if "NotImplemented" in node.name():
-            raise UnsupportedModelError(
-                "The model computes with operations that have no derivative, as quantized ones often do: load it "
-                "unquantized, or quantized by a method that keeps float activations (weights only)."
-            )
-        if "Checkpoint" in node.name():
-            raise _checkpointed()
-        kinked = kinked or node.name().lstrip("_").startswith(_KINKED)
-        seen.add(node)
-        open_nodes.extend(parent for parent, _ in node.next_functions)
-    return kinked
+        open_nodes.pop()
+        if node is None or node in reached:
+            continue
+        _refuse_without_derivative(node.name())
+        reached[node] = starts.get(node, 0)
+        for parent in parents:
+            reached[node] |= reached[parent]
+        if node.name().lstrip("_").startswith(_KINKED):
+            kinked |= reached[node]
+    return [bool(kinked >> place & 1) for place in range(len(contexts))]
+
+
+def _node(context: Tensor) -> Any:
+    """Return the node of the graph that stands for a tensor; None for one without gradients."""
+    if context.grad_fn is not None or not context.requires_grad:
+        return context.grad_fn
+    return context.view_as(context).grad_fn.next_functions[0][0]  # type: ignore[union-attr]  # it requires a gradient
+
+
+def _refuse_without_derivative(name: str) -> None:
+    if "NotImplemented" in name:
+        raise UnsupportedModelError(
+            "The model computes with operations that have no derivative, as quantized ones often do: load it "
+            "unquantized, or quantized by a method that keeps float activations (weights only)."
+        )
+    if "Checkpoint" in name:
+        raise _checkpointed()
 
 
 def differentiated(scores: Tensor, contexts: Sequence[Tensor]) -> tuple[Tensor, ...]:

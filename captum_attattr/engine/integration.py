@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from captum_attattr.engine.reductions import Keep, LayerAttributions, norm
-from captum_attattr.engine.walks import Walk
+from captum_attattr.engine.walks import Course, Points, Walk, Wanted
 from captum_attattr.engine.warned import warn
 
 _TINY = 1e-30
@@ -86,16 +86,20 @@ class Integral:
             getattr(self, field.name)[examples] = getattr(found, field.name)
 
 
-def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Tensor) -> Integral:
+def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Tensor) -> Course[Integral]:
     """Integrate by the same rule for every example; ``clean`` is F(A), (B,)."""
     every = torch.arange(walk.count, device="cpu")
     examples, totals = every.repeat(len(nodes)), walk.totals(walk.count)
     alphas, weights = (values.repeat_interleave(walk.count) for values in (nodes, weights))
-    for rows, points in walk.evaluate(alphas, examples):
+
+    def add(rows: slice, points: Points) -> None:
         walk.add(totals, points, weights[rows], examples[rows])
+
+    yield Wanted(walk, alphas, examples, add)
+    start = yield from walk.start(every)
     spent = torch.full((walk.count,), len(nodes), device="cpu")
     attributions = walk.attributions(totals, every, keep)
-    return Integral.from_attributions(attributions, spent, Rise.from_outputs(walk, clean, walk.start(every)))
+    return Integral.from_attributions(attributions, spent, Rise.from_outputs(walk, clean, start))
 
 
 @dataclass(frozen=True)

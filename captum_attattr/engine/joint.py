@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from captum._utils.typing import TargetType
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.chunks import Chunks
+from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.layer_path import LayerPath, full_precision
 from captum_attattr.engine.layer_state import LayerState
-from captum_attattr.engine.paths import AttentionPath
+from captum_attattr.engine.paths import AttentionPath, Group
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute
-from captum_attattr.engine.walks import LayerPoints, Points, Walk
+from captum_attattr.engine.walks import Points, Walk, Wanted
 
 
 class Joint(AttentionPath):
@@ -28,11 +30,20 @@ class Joint(AttentionPath):
         """See :meth:`AttentionPath.labels`."""
         return ["the joint path"]
 
-    def walks(
-        self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks, adaptive: bool
-    ) -> Sequence[Walk]:
-        """See :meth:`AttentionPath.walks`."""
-        return [JointWalk(recording, paths, target, chunks)]
+    def groups(
+        self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks, steps: int
+    ) -> Iterator[Group]:
+        """See :meth:`AttentionPath.groups`: one walk."""
+        walk = JointWalk(recording, paths, target, chunks)
+        yield Group({0: walk}, walk.evaluate)
+
+
+class LayerPoints(NamedTuple):
+    """The state of one layer at some points: its context, dC/dalpha, and the values."""
+
+    context: Tensor
+    slope: Tensor
+    values: Tensor
 
 
 class JointWalk(Walk):
@@ -44,8 +55,36 @@ class JointWalk(Walk):
     values_change = True
 
     def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
-        super().__init__(recording, paths, target, chunks)
+        super().__init__(recording, paths)
+        self._target, self._chunks = target, chunks
         self._frozen = [FrozenMatrices(path) for path in paths]
+
+    def evaluate(self, wanted: Sequence[Wanted]) -> None:
+        """Evaluate points of this walk."""
+        for one in wanted:
+            run = with_gradients(one.gradients)(lambda rows, one=one: (rows, self._points(one, rows)))
+            sizes = [self._recording.cost(self.first).row_bytes] * len(one.alphas)
+            for rows, points in self._chunks.run(run, sizes):
+                one.take(rows, points)
+                self._chunks.done(len(points.outputs) if one.gradients else 0)
+
+    def _points(self, wanted: Wanted, rows: slice) -> Points:
+        alphas, examples, met = wanted.alphas[rows], wanted.examples[rows], dict[int, LayerPoints]()
+        output = self._recording.replay(
+            self._recording.plan(self.first), self._substitutes(alphas, examples, met), examples
+        )
+        scores = self._recording.forward.scores(output, self._target, examples)
+        layers = [met[path.state.index] for path in self.paths]
+        if not wanted.gradients:
+            return Points(scores, scores.new_zeros(0), [], [])
+        gradients = differentiated(scores, [layer.context for layer in layers])
+        slopes = torch.stack(
+            [
+                (gradient.to(layer.slope) * layer.slope).flatten(1).sum(1)
+                for gradient, layer in zip(gradients, layers, strict=True)
+            ]
+        ).sum(0)
+        return Points(scores.detach().to(slopes), slopes, list(gradients), [layer.values for layer in layers])
 
     def totals(self, cells: int) -> list[Tensor]:
         """Return zeros for gradients with respect to the attention, (cells, head, query, key) a layer."""

@@ -1,22 +1,20 @@
-"""Recording which module calls have ended at some point of a pass, and replaying their outputs in a later pass."""
+"""Recording which module calls have ended at some point of a pass."""
 
 from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, TypeVar
 
 import torch.nn.modules.module as torch_module
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from captum_attattr.attention import UnsupportedModelError
-from captum_attattr.attention.stand_ins import in_place_of_forward
 from captum_attattr.attention.undoing import Undo, undoing
 
 T = TypeVar("T")
@@ -60,6 +58,7 @@ class ModuleCalls:
     Attributes:
         begun: The modules of all calls, in the order in which they began.
         sizes: By module call: the length of each tensor of its output; -1 for anything without a length.
+        sizes_in: The same of its arguments, as :func:`arguments_of` lists them.
         roots: The outermost modules.
     """
 
@@ -70,6 +69,7 @@ class ModuleCalls:
         self._occurrences: Counter[nn.Module] = Counter()
         self.begun: list[nn.Module] = []
         self.sizes: list[list[int]] = []
+        self.sizes_in: list[list[int]] = []
         self.roots: list[nn.Module] = []
         self._hooks: list[RemovableHandle] = []
 
@@ -83,9 +83,11 @@ class ModuleCalls:
             # As register_module_forward_pre_hook and register_module_forward_hook do it, but with a handle beforehand.
             before, after = torch_module._global_forward_pre_hooks, torch_module._global_forward_hooks
             always = torch_module._global_forward_hooks_always_called
-            entered, left = RemovableHandle(before), RemovableHandle(after, extra_dict=always)
+            with_kwargs = torch_module._global_forward_hooks_with_kwargs
+            entered, left = RemovableHandle(before), RemovableHandle(after, extra_dict=[always, with_kwargs])
             self._hooks += [entered, left]
-            before[entered.id], after[left.id], always[left.id] = self._enter, self._leave, True
+            before[entered.id], after[left.id] = self._enter, self._leave
+            always[left.id] = with_kwargs[left.id] = True
             return function()
 
         return undoing(followed)
@@ -111,57 +113,29 @@ class ModuleCalls:
             self._begins(module)
         self.begun.append(module)
         self.sizes.append([])
+        self.sizes_in.append([])
         self._stack.append(_Open(module, self._occurrences[module], len(self.begun)))
         self._occurrences[module] += 1
 
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if threading.get_ident() != self._thread or self._stack[-1].module is not module:
             return
         call = self._stack.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
         leaves, form = tree_flatten(output)
-        self.sizes[place] = [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
+        self.sizes[place] = _lengths(leaves)
+        self.sizes_in[place] = _lengths(arguments_of(args, kwargs)[0])
         # In new containers: models may change the contents of the ones that they returned.
         self._stack[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
 
 
-def with_recorded_outputs(ended: Sequence[EndedCall], pick: Callable[[EndedCall], Any], function: Callable[[], T]) -> T:
-    """Call a function in which these module calls do not run but return their recorded outputs.
-
-    Other threads run the modules as they are.
-
-    Args:
-        ended: The recorded calls.
-        pick: Gives the output to return for a call.
-        function: The function.
-    """
-    recorded: dict[nn.Module, dict[int, EndedCall]] = {}
-    for call in ended:
-        recorded.setdefault(call.module, {})[call.occurrence] = call
-    occurrences: Counter[nn.Module] = Counter()
-
-    def maker(module: nn.Module, calls: Mapping[int, EndedCall]) -> Callable[..., Any]:
-        return lambda own: partial(_recorded_output, own, module, calls, occurrences, pick)
-
-    return in_place_of_forward({module: maker(module, calls) for module, calls in recorded.items()}, function)
+def _lengths(leaves: Sequence[Any]) -> list[int]:
+    return [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
 
 
-def _recorded_output(
-    own: Callable[..., Any],
-    module: nn.Module,
-    calls: Mapping[int, EndedCall],
-    occurrences: Counter[nn.Module],
-    pick: Callable[[EndedCall], Any],
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    call = calls.get(occurrences[module])
-    occurrences[module] += 1
-    if call is None:
-        return own(*args, **kwargs)
-    # Calls inside this one do not run but still count, so that later calls of the same modules keep their numbers.
-    occurrences.update(call.inside)
-    return pick(call)
+def arguments_of(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec]:
+    """Return the arguments of a module call one by one, and their form; objects (caches) are not taken apart."""
+    return tree_flatten((args, kwargs), is_leaf=lambda value: not isinstance(value, (tuple, list, dict)))
 
 
 def _refuse_what_cannot_be_followed(module: nn.Module) -> None:

@@ -19,7 +19,9 @@ from numpy.polynomial import legendre
 from torch import Tensor
 
 _BEND = 0.5
-_FIRST, _SECOND = 3, 7
+FIRST = 3
+"""Number of evaluations of the first rule, without the one at alpha = 1."""
+_SECOND = 7
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def nested_rules(n_steps: int) -> NestedRules:
         >>> [rule.count - 1 for rule in nested_rules(20).rules]
         [3, 7]
     """
-    return _nested_rules(n_steps, 0) if n_steps < _SECOND else _nested_rules(_FIRST, _SECOND - _FIRST)
+    return _nested_rules(n_steps, 0) if n_steps < _SECOND else _nested_rules(FIRST, _SECOND - FIRST)
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from numpy.polynomial import legendre
 from torch import Tensor
 
 from captum_attattr.engine.reductions import Keep, norm
-from captum_attattr.engine.walks import Points, Walk
+from captum_attattr.engine.walks import Course, Points, Walk
 
 SIZE = 5
 """Number of points of a panel."""
@@ -46,10 +46,10 @@ class Samples:
         examples = torch.empty(0, dtype=torch.long, device="cpu")
         return cls(examples, torch.empty(0, dtype=torch.float64, device="cpu"), walk.no_points())
 
-    def extended(self, walk: Walk, alphas: Tensor, examples: Tensor) -> Samples:
-        """Evaluate the walk at these alphas and return the samples with these rows appended."""
-        found = [self.points, *(points for _, points in walk.evaluate(alphas, examples))]
-        return Samples(torch.cat([self.examples, examples]), torch.cat([self.alphas, alphas]), Points.from_parts(found))
+    def extended(self, walk: Walk, alphas: Tensor, examples: Tensor) -> Course[Samples]:
+        """Ask for the points of the walk at these alphas and return the samples with these rows appended."""
+        points = Points.from_parts([self.points, (yield from walk.points(alphas, examples))])
+        return Samples(torch.cat([self.examples, examples]), torch.cat([self.alphas, alphas]), points)
 
 
 @dataclass
@@ -87,14 +87,14 @@ class Panels:
         pairs = ((self.rows, others.rows), (self.errors, others.errors), (self.gaps, others.gaps))
         return Panels(*(torch.cat(pair) for pair in pairs))
 
-    def halved(self, walk: Walk, samples: Samples) -> tuple[Panels, Samples]:
+    def halved(self, walk: Walk, samples: Samples) -> Course[tuple[Panels, Samples]]:
         """Return the halves of the panels, and the samples extended by their new points."""
         alphas, owners = samples.alphas[self.rows], self.examples(samples)
         middles = (alphas[:, 1:] + alphas[:, :-1]) / 2
         fine = torch.empty(len(self.rows), 2 * SIZE - 1, dtype=torch.long, device="cpu")
         fine[:, ::2] = self.rows
         fine[:, 1::2] = len(samples.alphas) + torch.arange(middles.numel(), device="cpu").view_as(middles)
-        samples = samples.extended(walk, middles.flatten(), owners.repeat_interleave(ADDED))
+        samples = yield from samples.extended(walk, middles.flatten(), owners.repeat_interleave(ADDED))
         return Panels.from_samples(walk, samples, torch.cat([fine[:, :SIZE], fine[:, ADDED:]])), samples
 
     def compact(self, samples: Samples) -> tuple[Panels, Samples]:

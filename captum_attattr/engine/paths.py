@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import ClassVar, NamedTuple, TypeVar
 
 from captum._utils.typing import TargetType
 
@@ -12,7 +12,27 @@ from captum_attattr.engine.chunks import Chunks
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.walks import Walk
+from captum_attattr.engine.walks import Course, Walk, Wanted, together
+
+T = TypeVar("T")
+
+
+class Group(NamedTuple):
+    """Walks whose points are evaluated together."""
+
+    walks: dict[int, Walk]
+    """By the walk's place among all walks of the path."""
+    evaluate: Callable[[Sequence[Wanted]], object]
+    """Evaluates points of these walks."""
+
+    def run(self, course: Callable[[Walk, float], Course[T]]) -> dict[int, T]:
+        """Run an integral over each walk, all in step, and return the results by the walk's place.
+
+        Args:
+            course: Makes the integral over a walk, which may use a part of the memory for points.
+        """
+        courses = [course(walk, 1 / len(self.walks)) for walk in self.walks.values()]
+        return dict(zip(self.walks, together(courses, self.evaluate), strict=True))
 
 
 class AttentionPath(ABC):
@@ -28,15 +48,15 @@ class AttentionPath(ABC):
         """Return a name for each walk, for messages."""
 
     @abstractmethod
-    def walks(
-        self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks, adaptive: bool
-    ) -> Sequence[Walk]:
-        """Return the walks to integrate along, which together cover each layer once, in the given order.
+    def groups(
+        self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks, steps: int
+    ) -> Iterator[Group]:
+        """Yield the walks to integrate along, which together cover each layer once.
 
         Args:
             recording: The clean pass.
             paths: One for each layer.
             target: A target in any of Captum's forms.
             chunks: The number of rows that a run may have.
-            adaptive: Whether the rule of integration uses the gradient at alpha = 1, which may be known beforehand.
+            steps: Number of points that each example wants at first.
         """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from captum_attattr.engine.module_calls import EndedCall
 
@@ -19,30 +19,34 @@ class ReplayPlan:
     """The module calls that return their recorded outputs without running; empty: whole passes are made."""
     rows_read: slice | None
     """The rows of the sequence that are computed after the last attention call; None: all of them."""
-    row_bytes: int = 0
-    """Memory that one row keeps for its gradient."""
-    kinked: bool = False
-    """Whether the output's derivative may jump as attention changes, from the attention call on."""
+
+
+class Cost(NamedTuple):
+    """What a row of a replay costs whose attention is replaced in some layer."""
+
+    row_bytes: int
+    """Memory that it keeps for its gradient."""
+    kinked: bool
+    """Whether the output's derivative may jump as this layer's attention changes."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """The result of a check of replays from one layer."""
 
-    bytes_kept: int
-    """Memory that a row of ``length`` tokens keeps for its gradient."""
+    costs: Mapping[int, Cost]
+    """By attention call, of this layer and of those above that are explained, for rows of ``length`` tokens."""
     length: int
     whole: bool
     """Whether whole passes are needed in place of replays."""
     narrowed: bool
     """Whether rows of the sequence that the output does not read may be left out."""
-    kinked: bool
-    """Whether the output's derivative may jump where this layer's attention is changed."""
 
-    def row_bytes(self, length: int) -> int:
-        """Return an upper bound of the memory that a row of this length keeps for its gradient."""
+    def cost(self, layer: int, length: int) -> Cost:
+        """Return an upper bound of the cost of a row of this length, from an attention call on."""
+        known = self.costs[max(one for one in self.costs if one <= layer)]
         ratio = length / self.length
-        return int(self.bytes_kept * max(ratio, ratio**2))
+        return known._replace(row_bytes=int(known.row_bytes * max(ratio, ratio**2)))
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Found:
 
     layers: dict[int, Finding] = field(default_factory=dict)
     """By attention call."""
+    joins: dict[int, bool] = field(default_factory=dict)
+    """By attention call: whether rows of the layers above may join on the way."""
     rows_independent: dict[bool, bool] = field(default_factory=dict)
     """Whether the part after the last attention call treats each row of a batch independently; key True: with rows of
     the sequence left out, key False: with all of them."""

@@ -17,6 +17,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from torch import Tensor
@@ -27,12 +28,14 @@ from captum_attattr.engine.batch_axis import by_example, find_axis, refuse_other
 from captum_attattr.engine.calls import Calls
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import refuse_inference_weights, with_gradients
+from captum_attattr.engine.joining import Substitute
 from captum_attattr.engine.layer_state import LayerState, layer_state, refuse_written, tensors_of
-from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout, with_recorded_outputs
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, refuse_dropout
 from captum_attattr.engine.module_state import ModuleState
-from captum_attattr.engine.plans import Finding, Findings, ReplayPlan
+from captum_attattr.engine.plans import Cost, Finding, Findings, ReplayPlan
+from captum_attattr.engine.replay_rows import Recorded, ReplayRows
 from captum_attattr.engine.rows_read import OnlyRows, with_rows_only
-from captum_attattr.engine.trials import Substitute, Trials, always
+from captum_attattr.engine.trials import Trials, always
 from captum_attattr.engine.warned import warn
 
 __all__ = ["Recording", "Substitute", "always"]
@@ -140,28 +143,47 @@ class Recording:
             if first not in self._findings.layers:
                 self._findings.layers[first] = self._keeping_state(partial(self._check, first))
             found = self._findings.layers[first]
-            self._plans[first] = ReplayPlan(
-                [] if found.whole else self._ended[first],
-                self._rows_read if found.narrowed else None,
-                found.row_bytes(self._last_context.shape[1]),
-                found.kinked,
-            )
+            ended = [] if found.whole else self._ended[first]
+            self._plans[first] = ReplayPlan(ended, self._rows_read if found.narrowed else None)
         return self._plans[first]
 
-    def replay(self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+    def joins(self, first: int) -> bool:
+        """Whether rows of the layers above may join in a replay from attention call ``first``, as a check has shown."""
+        plan = self.plan(first)
+        if first not in self._findings.joins:
+            may = bool(plan.ended) and self._in_place and not self.one_by_one
+            found = may and self._keeping_state(partial(self._trials.joins, plan, first))
+            self._findings.joins[first] = found
+        return self._findings.joins[first]
+
+    def cost(self, layer: int) -> Cost:
+        """Return what a row costs whose attention is replaced in an attention call, from the checks made so far."""
+        checked = [first for first in self._findings.layers if first <= layer]
+        if not checked:
+            self.plan(layer)
+        return self._findings.layers[max(checked, default=layer)].cost(layer, self._last_context.shape[1])
+
+    def replay(
+        self,
+        plan: ReplayPlan,
+        substitutes: Mapping[int, Substitute],
+        rows: Tensor,
+        starts: Mapping[int, int] = MappingProxyType({}),
+    ) -> Tensor:
         """Run the forward function on ``rows`` of the batch, with the contexts of some attention calls replaced.
 
         Args:
             plan: How, from :meth:`plan` of the first of these attention calls.
             substitutes: By index of the attention call, the function that makes its context.
             rows: Indices of examples, with repetition.
+            starts: Where rows join on the way (:class:`Joining`): by attention call, how many have joined below it.
         """
         if len(rows) > 1 and self.one_by_one:
             raise ValueError(
                 f"This forward function runs on one row at a time only, and got {len(rows)}: it gives one number "
                 "for all rows together, or has arguments that do not follow the example."
             )
-        run = partial(self._run, plan, substitutes, rows)
+        run = partial(self._run, plan, substitutes, rows, starts)
         return self._keeping_state(run) if self._keeps_state else run()
 
     def _restore(self) -> None:
@@ -187,18 +209,19 @@ class Recording:
         """Whether only one row can be replayed at a time."""
         return self._axis.one_by_one
 
-    def _run(self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor) -> Tensor:
+    def _run(
+        self, plan: ReplayPlan, substitutes: Mapping[int, Substitute], rows: Tensor, starts: Mapping[int, int]
+    ) -> Tensor:
         places = self._places(min(substitutes)) if plan.ended else itertools.count()
-        pick = partial(self._axis.rows_of, rows=rows, batch_size=self.forward.batch_size)
-        length = self._last_context.shape[1]
+        length, present = self._last_context.shape[1], ReplayRows(rows, self.forward.batch_size, self._axis)
         only = OnlyRows(plan.rows_read, length) if plan.rows_read is not None else None
 
         def substitute(call: AttentionCall) -> Result:
             place = next(places)
             if place in substitutes:
                 folded = replace(call, windows=self._windows[place])
-                if call.sizes.rows != len(rows) * folded.windows:
-                    refuse_other_sizes(call.sizes.rows, type(call.module).__name__, len(rows))
+                if call.sizes.rows != present.count * folded.windows:
+                    refuse_other_sizes(call.sizes.rows, type(call.module).__name__, present.count)
                 result: Result = (folded.unfold(substitutes[place](folded)), None)
             elif place == self._last and only is not None:
                 result = (with_rows_only(call.narrowed(only.rows).proceed()[0], only.rows, length, 0.0), None)
@@ -211,7 +234,16 @@ class Recording:
         def run() -> Tensor:
             return only.during(partial(self.forward, rows)) if only is not None else self.forward(rows)
 
-        return with_recorded_outputs(plan.ended, pick, lambda: intercepted(self._layers, substitute, run))
+        recorded = self._recorded(plan, starts)
+        return present.with_recorded(recorded, lambda: intercepted(self._layers, substitute, run))
+
+    def _recorded(self, plan: ReplayPlan, starts: Mapping[int, int]) -> list[Recorded]:
+        """Return the module calls that not all rows run through: those that have ended where a layer's rows join."""
+        found = {call.place: Recorded(call, 0) for call in plan.ended}
+        for layer, running in sorted(starts.items()):
+            for call in self._ended[layer] if running else ():
+                found.setdefault(call.place, Recorded(call, running))
+        return list(found.values())
 
     def _places(self, first: int) -> Iterator[int]:
         """Yield the indices of the attention calls that a replay from one of them makes.
@@ -232,14 +264,14 @@ class Recording:
             for rows_read in (self._rows_read, None) if self._rows_read is not None else (None,):
                 trial = self._trials.replay(ReplayPlan(ended, rows_read), state, probe)
                 if trial.agrees and self._are_rows_independent(rows_read):
-                    return Finding(trial.row_bytes, length, False, rows_read is not None, trial.kinked)
+                    return Finding(trial.costs, length, whole=False, narrowed=rows_read is not None)
         trial = self._trials.whole_pass(ReplayPlan([], None), state)
         if ended:
             warn(
                 f"Replaying from {state.name} does not give the model's own output, so whole passes are made: "
                 "the result is the same but takes longer."
             )
-        return Finding(trial.row_bytes, length, whole=True, narrowed=False, kinked=trial.kinked)
+        return Finding(trial.costs, length, whole=True, narrowed=False)
 
     def _are_rows_independent(self, rows_read: slice | None) -> bool:
         narrowed = rows_read is not None

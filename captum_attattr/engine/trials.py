@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
 from captum_attattr.engine.batch_axis import OtherRowsError
 from captum_attattr.engine.forward import Forward, take_rows
-from captum_attattr.engine.gradients import has_kinks, saved_bytes, with_gradients
+from captum_attattr.engine.gradients import kinks_above, saved_bytes, with_gradients
+from captum_attattr.engine.joining import Joining, Part, Substitute
 from captum_attattr.engine.layer_state import LayerState, agree, precision
 from captum_attattr.engine.memory import is_out_of_memory
-from captum_attattr.engine.plans import ReplayPlan
+from captum_attattr.engine.plans import Cost, ReplayPlan
 from captum_attattr.engine.probes import Probe, alone, apart, moved
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
 
@@ -32,8 +33,8 @@ _OUTLIER = 100.0
 # A median above this is that of labels that are ruled out (-1e9), not of outputs.
 _BANNED = 1e3
 
-Substitute = Callable[[AttentionCall], Tensor]
-"""A function that makes the context (rows, query, head, dim) to use in place of an attention call's own."""
+Run = Callable[[ReplayPlan, Mapping[int, Substitute], Tensor, Mapping[int, int]], Tensor]
+"""Runs a replay of some rows of the batch with some contexts replaced; the last argument is as for ``replay``."""
 
 
 class Trial(NamedTuple):
@@ -41,10 +42,8 @@ class Trial(NamedTuple):
 
     agrees: bool
     """Whether it gives the model's own output."""
-    row_bytes: int
-    """Memory that a row keeps for its gradient."""
-    kinked: bool
-    """See :func:`has_kinks`."""
+    costs: dict[int, Cost]
+    """By attention call, of the layer and of those above it that are explained."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ class Trials:
     last_context: Tensor
     from_last: ReplayPlan
     """The plan of replays from that call, with all rows of the sequence."""
-    run: Callable[[ReplayPlan, Mapping[int, Substitute], Tensor], Tensor]
-    """Runs a replay with some contexts replaced, of some rows of the batch."""
+    run: Run
     one_by_one: bool
     """Whether only one row can be run at a time."""
 
@@ -105,7 +103,7 @@ class Trials:
 
     @with_gradients(False)
     def _replayed(self, context: Tensor, probe: Probe, rows_read: slice | None) -> Tensor:
-        return self.run(replace(self.from_last, rows_read=rows_read), {self.last: always(context)}, probe.rows)
+        return self.run(replace(self.from_last, rows_read=rows_read), {self.last: always(context)}, probe.rows, {})
 
     def _is_clean(self, output: Tensor | None, probe: Probe) -> bool:
         """Whether the rows that the probe does not change have the clean output."""
@@ -171,7 +169,7 @@ class Trials:
             unsupported = isinstance(error, UnsupportedModelError) and not isinstance(error, OtherRowsError)
             if unsupported or is_out_of_memory(error):
                 raise
-            return Trial(False, 0, False)
+            return Trial(False, {})
 
     def _with_gradient(self, plan: ReplayPlan, state: LayerState, probe: Probe) -> Trial:
         """Try several rows without what they would keep for their gradients, then one row with it."""
@@ -194,13 +192,35 @@ class Trials:
         return Probe(lengths.argmin().cpu().view(1), torch.ones(1, device="cpu"))
 
     def _tried(self, plan: ReplayPlan, state: LayerState, probe: Probe, gradients: bool) -> Trial:
-        seen: list[bool] = []
-        watched = {other.index: _compared(other, probe, seen) for other in self.states if other.index > state.index}
+        above = [other for other in self.states if other.index > state.index]
         with torch.set_grad_enabled(gradients), saved_bytes(self.roots) as saved:
-            context = probe.changed(state.context).requires_grad_(gradients)
-            output = self.run(plan, {state.index: always(context), **watched}, probe.rows)
-            kinked = gradients and has_kinks(output)
-        return Trial(self._is_clean(output, probe) and all(seen), sum(saved.values()) // len(probe.rows), kinked)
+            seen = {state.index: Seen(probe.changed(state.context).requires_grad_(gradients), 0, True)}
+            watched = {other.index: _compared(other, probe, seen, saved) for other in above}
+            output = self.run(plan, {state.index: always(seen[state.index].context), **watched}, probe.rows, {})
+            costs = _costs(seen, output, sum(saved.values()), len(probe.rows)) if gradients else {}
+        return Trial(self._is_clean(output, probe) and all(one.agrees for one in seen.values()), costs)
+
+    @with_gradients(False)
+    def joins(self, plan: ReplayPlan, first: int) -> bool:
+        """Test a replay in which rows of the layers above join: a row of each, one of which is changed below all."""
+        states = sorted((state for state in self.states if state.index >= first), key=lambda state: state.index)
+        rows = torch.arange(len(states) + 1, device="cpu").flip(0) % self.forward.batch_size
+        probe = Probe(rows, torch.ones(len(rows), device="cpu").index_fill_(0, torch.tensor([0], device="cpu"), 0.5))
+        joining = Joining([_part(state, probe, n + 1 if n else 0, n + 2) for n, state in enumerate(states)])
+        try:
+            output = self.run(plan, joining.substitutes(), joining.rows, joining.starts)
+        except Exception as error:  # a model may fail in any way on other rows than it was made for
+            if is_out_of_memory(error):
+                raise
+            return False
+        seen = (self._joined_as_clean(state, joining) for state in states)
+        return self._is_clean(output, probe) and all(seen)
+
+    def _joined_as_clean(self, state: LayerState, joining: Joining) -> bool:
+        """Whether a layer computed its clean context for the unchanged rows of the layers below."""
+        rows = joining.rows[1 : joining.ranges[state.index].start]
+        own, attends = joining.contexts[state.index][1 : len(rows) + 1], state.attends[rows]
+        return agree(torch.where(attends, own, 0), torch.where(attends, state.context[rows], 0), 2 / 3)
 
     def whole_pass(self, plan: ReplayPlan, state: LayerState) -> Trial:
         """Test a whole pass with a replaced context; raise an error if it does not treat rows independently."""
@@ -222,6 +242,12 @@ class Trials:
                 "uses attention weights that a layer returns beside its context."
             ) from failed
         raise _mixing() from failed
+
+
+def _part(state: LayerState, probe: Probe, start: int, stop: int) -> Part:
+    """Return some rows of a probe, for one layer."""
+    some = Probe(probe.rows[start:stop], probe.scale[start:stop])
+    return Part(state, some.rows, some.changed(state.context))
 
 
 def _left_alone(output: Tensor, probe: Probe) -> Tensor:
@@ -270,15 +296,33 @@ def always(context: Tensor) -> Substitute:
     return lambda call: context
 
 
-def _compared(state: LayerState, probe: Probe, seen: list[bool]) -> Substitute:
-    """Return a substitute that leaves the layer as it is and records whether its context is that of the clean pass."""
+class Seen(NamedTuple):
+    """A layer's context in a trial."""
+
+    context: Tensor
+    saved: int
+    """Memory kept for gradients up to it."""
+    agrees: bool
+    """Whether it is that of the clean pass, where the probe changes nothing."""
+
+
+def _compared(state: LayerState, probe: Probe, seen: dict[int, Seen], saved: dict[int, int]) -> Substitute:
+    """Return a substitute that leaves the layer as it is and records its context."""
     rows = probe.rows[probe.same]
 
     def substitute(call: AttentionCall) -> Tensor:
         context, _ = call.proceed()
         own = context.detach()[probe.same.to(context.device)]
         ours, clean = (torch.where(state.attends[rows], c, 0) for c in (own, state.context[rows]))
-        seen.append(agree(ours, clean, 2 / 3))
+        seen[state.index] = Seen(context, sum(saved.values()), agree(ours, clean, 2 / 3))
         return context
 
     return substitute
+
+
+def _costs(seen: dict[int, Seen], output: Tensor, saved: int, rows: int) -> dict[int, Cost]:
+    kinks = kinks_above(output, [one.context for one in seen.values()])
+    return {
+        index: Cost((saved - one.saved) // rows, kinked)
+        for (index, one), kinked in zip(seen.items(), kinks, strict=True)
+    }

@@ -2,28 +2,27 @@
 
     Attr(A) = (A - A0) * integral dF/dA dalpha = (A - A0) * [ (integral dF/dC dalpha) V^T ]
 
-(Hao et al., AAAI 2021, eq. 5; the context C = A V is linear in A, so the integral may be taken over C.) A walk
-evaluates points of a path, adds their weighted gradients to totals, and computes attributions from totals. The kinds of
-path are in ``layerwise`` and ``joint``.
+(Hao et al., AAAI 2021, eq. 5; the context C = A V is linear in A, so the integral may be taken over C.) A walk adds the
+weighted gradients at points of its path to totals, and computes attributions from totals. An integral over a walk is a
+:data:`Course`: it says which points it wants next and goes on when it has them, so that the points which several
+integrals want at the same time are evaluated together. The kinds of path are in ``layerwise`` and ``joint``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import torch
-from captum._utils.typing import TargetType
 from torch import Tensor
 
-from captum_attattr.engine.chunks import Chunks
-from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.layer_path import LayerPath
-from captum_attattr.engine.plans import ReplayPlan
 from captum_attattr.engine.reductions import Keep, LayerAttributions
-from captum_attattr.engine.replay import Recording, Substitute
+from captum_attattr.engine.replay import Recording
+
+T = TypeVar("T")
 
 
 class Points(NamedTuple):
@@ -55,45 +54,49 @@ class Points(NamedTuple):
         return sum(tensor.nbytes for tensor in (*self.gradients, *self.values))
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Points of a walk: of these examples, (R,), at these alphas, (R,)."""
+
+    walk: Walk
+    alphas: Tensor
+    examples: Tensor
+    take: Callable[[slice, Points], object]
+    """Gets the points, of a range of the rows at a time, in any order."""
+    gradients: bool = True
+    """Whether more than the outputs is wanted."""
+
+
+Course = Generator[Wanted, None, T]
+"""An integral on its way: it yields the points that it wants, and returns its result."""
+
+
 class Walk(ABC):
-    """Evaluates F and its gradient on the paths of some layers.
+    """The paths of some layers that are scaled together.
 
     Args:
         recording: The clean pass.
-        paths: The paths of the layers that are scaled.
-        target: A target in any of Captum's forms.
-        chunks: The number of rows that a run may have.
+        paths: The paths of these layers.
     """
 
     values_change = False
     """Whether a layer's values V change along the path."""
+    end_is_known = False
+    """Whether the point alpha = 1 costs nothing, since one pass serves all layers."""
 
-    def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
-        self.paths = list(paths)
-        self._recording, self._target, self._chunks = recording, target, chunks
-        self._first = min(path.state.index for path in paths)
+    def __init__(self, recording: Recording, paths: Sequence[LayerPath]) -> None:
+        self.paths, self._recording = list(paths), recording
+        self.first = min(path.state.index for path in paths)
 
     @property
     def count(self) -> int:
         """Number of examples."""
         return len(self.paths[0].context_change)
 
-    def evaluate(self, alphas: Tensor, examples: Tensor) -> Iterator[tuple[slice, Points]]:
-        """Yield F and its gradient for these examples, (R,), at these alphas, (R,), a range of rows at a time."""
-
-        def job(rows: slice) -> tuple[slice, Points]:
-            return rows, self._points(alphas[rows], examples[rows])
-
-        return self._chunks.run(job, self._plan.row_bytes, len(alphas))
-
-    @cached_property
-    def _plan(self) -> ReplayPlan:
-        return self._recording.plan(self._first)
-
     @property
     def is_kinked(self) -> bool:
         """Whether the gradient may jump on the path."""
-        return self._plan.kinked
+        return self._recording.cost(self.first).kinked
 
     def no_points(self) -> Points:
         """Return an empty set of points, to which others can be added."""
@@ -101,9 +104,18 @@ class Walk(ABC):
         values = [state.values[:0] for state in states] if self.values_change else []
         return Points(none, none, [state.context[:0] for state in states], values)
 
-    def known(self) -> Points | None:
-        """Return the points of all examples at alpha = 1, if one pass for all layers has computed them."""
-        return None
+    def points(self, alphas: Tensor, examples: Tensor) -> Course[Points]:
+        """Ask for F and its gradient for these examples, (R,), at these alphas, (R,)."""
+        parts = {-1: self.no_points()}
+        yield Wanted(self, alphas, examples, lambda rows, points: parts.update({rows.start: points}))
+        return Points.from_parts([parts[start] for start in sorted(parts)])
+
+    def start(self, examples: Tensor) -> Course[Tensor]:
+        """Ask for F(A0), (examples,), with the attention of the walk's layers at their baselines."""
+        parts: dict[int, Tensor] = {}
+        zeros = torch.zeros(len(examples), dtype=torch.float64, device="cpu")
+        yield Wanted(self, zeros, examples, lambda rows, points: parts.update({rows.start: points.outputs}), False)
+        return torch.cat([parts[start] for start in sorted(parts)])
 
     @abstractmethod
     def totals(self, cells: int) -> list[Tensor]:
@@ -117,46 +129,24 @@ class Walk(ABC):
     def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
         """Compute the attributions of each layer from its totals; ``examples`` (cells,) is the example of each cell."""
 
-    @with_gradients(False)
-    def start(self, examples: Tensor) -> Tensor:
-        """Compute F(A0), (examples,), with the attention of the walk's layers at their baselines."""
 
-        def job(rows: slice) -> Tensor:
-            zero = torch.zeros(len(examples[rows]), dtype=torch.float64, device="cpu")
-            output = self._recording.replay(self._plan, self._substitutes(zero, examples[rows], {}), examples[rows])
-            return self._recording.forward.scores(output, self._target, examples[rows])
+def together(courses: Sequence[Course[T]], evaluate: Callable[[Sequence[Wanted]], object]) -> list[T]:
+    """Run integrals in step: the points that they want at the same time are evaluated together.
 
-        return torch.cat(list(self._chunks.run(job, self._plan.row_bytes, len(examples), 0)))
-
-    @abstractmethod
-    def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> Mapping[int, Substitute]:
-        """Return what puts the contexts of these points in place; it records them in ``met``, by layer."""
-
-    def _points(self, alphas: Tensor, examples: Tensor) -> Points:
-        met: dict[int, LayerPoints] = {}
-        output = self._recording.replay(self._plan, self._substitutes(alphas, examples, met), examples)
-        layers = [met[path.state.index] for path in self.paths]
-        contexts = [layer.context for layer in layers]
-        scores, gradients = gradients_at(self._recording, output, self._target, examples, contexts)
-        slopes = sum(
-            (gradient.to(layer.slope) * layer.slope).flatten(1).sum(1)
-            for gradient, layer in zip(gradients, layers, strict=True)
-        )
-        values = [layer.values for layer in layers if layer.values is not None]
-        return Points(scores.to(slopes), torch.as_tensor(slopes, device=contexts[0].device), list(gradients), values)
-
-
-class LayerPoints(NamedTuple):
-    """The state of one layer at some points: its context, dC/dalpha, and the values if they change."""
-
-    context: Tensor
-    slope: Tensor
-    values: Tensor | None
-
-
-def gradients_at(
-    recording: Recording, output: Tensor, target: TargetType, rows: Tensor, contexts: Sequence[Tensor]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Compute F and its gradient with respect to some contexts, from the output of a replay of these rows."""
-    scores = recording.forward.scores(output, target, rows)
-    return scores.detach(), differentiated(scores, contexts)
+    Args:
+        courses: The integrals.
+        evaluate: Evaluates points and hands them to those who want them.
+    """
+    results: dict[int, T] = {}
+    going_on = dict(enumerate(courses))
+    while going_on:
+        wanted = []
+        for place, course in list(going_on.items()):
+            try:
+                wanted.append(next(course))
+            except StopIteration as stop:
+                results[place] = stop.value
+                del going_on[place]
+        if wanted:
+            evaluate(wanted)
+    return [results[place] for place in range(len(courses))]
