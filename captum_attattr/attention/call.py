@@ -85,6 +85,10 @@ class AttentionCall(ABC):
         """Return the call for some of the examples only."""
 
     @abstractmethod
+    def with_values_of(self, other: Self) -> Self:
+        """Return the call with the values of another one of the same layer, whose rows this one's single row serves."""
+
+    @abstractmethod
     def _computed(self) -> Result:
         """Compute what the model itself computes, by row."""
 
@@ -190,3 +194,14 @@ class QueryKeyCall(AttentionCall):
     def like(self) -> Tensor:
         """See :attr:`AttentionCall.like`."""
         return self.value
+
+    def with_values_of(self, other: Self) -> Self:
+        """See :meth:`AttentionCall.with_values_of`."""
+        rows = max(len(self.query), len(other.value))
+        query, key, value = (repeated_row(one, rows) for one in (self.query, self.key, other.value))
+        return replace(self, query=query, key=key, value=value)
+
+
+def repeated_row(tensor: Tensor, rows: int) -> Tensor:
+    """Return a tensor with so many rows, of which it may have a single one."""
+    return tensor.expand(rows, *tensor.shape[1:]) if len(tensor) == 1 < rows else tensor

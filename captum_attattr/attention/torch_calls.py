@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from captum_attattr.attention.call import NEVER, AttentionCall, QueryKeyCall, Result, Sizes
+from captum_attattr.attention.call import NEVER, AttentionCall, QueryKeyCall, Result, Sizes, repeated_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +58,12 @@ class MatrixCall(AttentionCall):
         rows = rows_of(examples, self.windows).to(self.value.device)
         picked = {name: getattr(self, name)[rows] for name in ("weights", "value", "scores")}
         return replace(self, **picked, product=None)
+
+    def with_values_of(self, other: MatrixCall) -> MatrixCall:
+        """See :meth:`AttentionCall.with_values_of`."""
+        rows = max(len(self.weights), len(other.value))
+        weights, scores, value = (repeated_row(one, rows) for one in (self.weights, self.scores, other.value))
+        return replace(self, weights=weights, scores=scores, value=value, product=None)
 
     def _computed(self) -> Result:
         if self.product is not None:

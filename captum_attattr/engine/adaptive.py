@@ -11,7 +11,7 @@ from captum_attattr.engine.integration import Integral, Rise
 from captum_attattr.engine.nested_rules import Rule, nested_rules
 from captum_attattr.engine.panels import ADDED, SIZE, Panels, Samples
 from captum_attattr.engine.reductions import Keep, norm
-from captum_attattr.engine.walks import Course, Walk
+from captum_attattr.engine.walks import Course, Totals, Walk
 
 # The gaps on the parts of a path, from its start to each node, may be this many times the tolerance: they are larger
 # than the error itself. They reveal errors that cancel by chance in the gap of the whole path.
@@ -97,8 +97,8 @@ class Adaptation:
         """Number of points of an example that cost nothing."""
         return int(self._walk.end_is_known)
 
-    def _integral(self, totals: list[Tensor], pending: Tensor, spent: Tensor) -> Integral:
-        attributions = self._walk.attributions(totals, pending, self._keep)
+    def _integral(self, totals: Totals, pending: Tensor, spent: Tensor) -> Integral:
+        attributions = totals.attributions(pending, self._keep)
         return Integral.from_attributions(attributions, spent, self._rise.select(pending))
 
     def _put(self, found: Integral, pending: Tensor) -> None:
@@ -118,7 +118,7 @@ class Adaptation:
         near = ((found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)).cpu()
         if near.any():
             totals = self._summed(samples, rows[:, near], rule.weights - rule.coarse)
-            apart = norm(self._walk.attributions(totals, pending[near], Keep((), True))).cpu()
+            apart = norm(totals.attributions(pending[near], Keep((), True))).cpu()
             coarse = _COARSE_KINKED if self._walk.is_kinked else _COARSE
             near[near.clone()] = apart <= self._allowed_error(found, coarse).cpu()[near]
         return near
@@ -127,12 +127,12 @@ class Adaptation:
         """Return the allowed error of integration, (B,): rounding of F excuses gaps only, gradients have their own."""
         return max(times * self._tolerance, self._rise.rounding) * found.norm
 
-    def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> list[Tensor]:
+    def _summed(self, samples: Samples, rows: Tensor, weights: Tensor) -> Totals:
         """Sum the gradients at samples (nodes, examples) with weights (nodes,): one total an example."""
         nodes, examples = rows.shape
         totals = self._walk.totals(examples)
         cells = torch.arange(examples, device="cpu").repeat(nodes)
-        self._walk.add(totals, samples.points.select(rows.flatten()), weights.repeat_interleave(examples), cells)
+        totals.add(samples.points.select(rows.flatten()), weights.repeat_interleave(examples), cells)
         return totals
 
     def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> Course[None]:
@@ -162,7 +162,7 @@ class Adaptation:
     def _integral_of_panels(self, panels: Panels, samples: Samples, pending: Tensor, spent: Tensor) -> Integral:
         totals = self._walk.totals(len(pending))
         cells = torch.searchsorted(pending, samples.examples)
-        self._walk.add(totals, samples.points, panels.weights(samples), cells)
+        totals.add(samples.points, panels.weights(samples), cells)
         found = self._integral(totals, pending, spent[pending])
         owners = torch.searchsorted(pending, panels.examples(samples))
         squares = torch.zeros(len(pending), dtype=torch.float64, device="cpu").index_add_(0, owners, panels.errors**2)

@@ -93,12 +93,12 @@ def integrate(walk: Walk, nodes: Tensor, weights: Tensor, keep: Keep, clean: Ten
     alphas, weights = (values.repeat_interleave(walk.count) for values in (nodes, weights))
 
     def add(rows: slice, points: Points) -> None:
-        walk.add(totals, points, weights[rows], examples[rows])
+        totals.add(points, weights[rows], examples[rows])
 
     yield Wanted(walk, alphas, examples, add)
     start = yield from walk.start(every)
     spent = torch.full((walk.count,), len(nodes), device="cpu")
-    attributions = walk.attributions(totals, every, keep)
+    attributions = totals.attributions(every, keep)
     return Integral.from_attributions(attributions, spent, Rise.from_outputs(walk, clean, start))
 
 

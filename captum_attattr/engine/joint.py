@@ -11,13 +11,14 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
 from captum_attattr.engine.chunks import Chunks
+from captum_attattr.engine.frozen_attention import FrozenAttention, values_met
 from captum_attattr.engine.gradients import differentiated, with_gradients
-from captum_attattr.engine.layer_path import LayerPath, full_precision
+from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath, Group
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute
-from captum_attattr.engine.walks import Points, Walk, Wanted
+from captum_attattr.engine.walks import Points, Totals, Walk, Wanted
 
 
 class Joint(AttentionPath):
@@ -49,7 +50,10 @@ class LayerPoints(NamedTuple):
 class JointWalk(Walk):
     """The walk on the paths of several layers scaled together, each with its attention of the clean pass.
 
-    The values V of a layer change along the path, so gradients are summed as matrices, dF/dA = (dF/dC) V^T.
+    Args:
+        recording, paths: As for :class:`Walk`.
+        target: A target in any of Captum's forms.
+        chunks: The number of rows that a run may have.
     """
 
     values_change = True
@@ -57,7 +61,11 @@ class JointWalk(Walk):
     def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
         super().__init__(recording, paths)
         self._target, self._chunks = target, chunks
-        self._frozen = [FrozenMatrices(path) for path in paths]
+        self._frozen = [FrozenAttention(path) for path in paths]
+
+    def totals(self, cells: int) -> JointTotals:
+        """See :meth:`Walk.totals`."""
+        return JointTotals(self.paths, cells)
 
     def evaluate(self, wanted: Sequence[Wanted]) -> None:
         """Evaluate points of this walk."""
@@ -70,48 +78,19 @@ class JointWalk(Walk):
 
     def _points(self, wanted: Wanted, rows: slice) -> Points:
         alphas, examples, met = wanted.alphas[rows], wanted.examples[rows], dict[int, LayerPoints]()
-        output = self._recording.replay(
-            self._recording.plan(self.first), self._substitutes(alphas, examples, met), examples
-        )
+        plan, substitutes = self._recording.plan(self.first), self._substitutes(alphas, examples, met)
+        output = self._recording.replay(plan, substitutes, examples)
         scores = self._recording.forward.scores(output, self._target, examples)
-        layers = [met[path.state.index] for path in self.paths]
         if not wanted.gradients:
             return Points(scores, scores.new_zeros(0), [], [])
+        layers = [met[path.state.index] for path in self.paths]
         gradients = differentiated(scores, [layer.context for layer in layers])
-        slopes = torch.stack(
-            [
-                (gradient.to(layer.slope) * layer.slope).flatten(1).sum(1)
-                for gradient, layer in zip(gradients, layers, strict=True)
-            ]
-        ).sum(0)
+        both = zip(gradients, layers, strict=True)
+        slopes = torch.stack([(gradient.to(one.slope) * one.slope).flatten(1).sum(1) for gradient, one in both]).sum(0)
         return Points(scores.detach().to(slopes), slopes, list(gradients), [layer.values for layer in layers])
 
-    def totals(self, cells: int) -> list[Tensor]:
-        """Return zeros for gradients with respect to the attention, (cells, head, query, key) a layer."""
-        return [path.context_change.new_zeros((cells, *path.state.shape[1:])) for path in self.paths]
-
-    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """See :meth:`Walk.add`."""
-        found, counts = cells.unique(return_counts=True)
-        order = cells.argsort(stable=True)
-        # Cells with equally many points go together, the points of each side by side in one product.
-        for count in counts.unique().tolist():
-            some = found[counts == count]
-            rows = order[torch.isin(cells[order], some)].view(len(some), count)
-            for total, gradient, values in zip(totals, points.gradients, points.values, strict=True):
-                with full_precision(total):
-                    weighted = weights[rows].to(total).view(*rows.shape, 1, 1, 1) * gradient[rows].to(total)
-                    total[some] += torch.einsum("crqhd,crhkd->chqk", weighted, values[rows].to(total))
-
-    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.attributions`."""
-        return [
-            gather(path.select(examples), lambda queries, total=total: total[:, :, queries], keep)  # type: ignore[misc]
-            for path, total in zip(self.paths, totals, strict=True)
-        ]
-
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> dict[int, Substitute]:
-        def scaled(frozen: FrozenMatrices) -> Substitute:
+        def scaled(frozen: FrozenAttention) -> Substitute:
             def substitute(call: AttentionCall) -> Tensor:
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
@@ -124,59 +103,52 @@ class JointWalk(Walk):
         return {frozen.path.state.index: scaled(frozen) for frozen in self._frozen}
 
 
-class FrozenMatrices:
-    """A0 and A - A0 of one layer, kept for the joint path, on which the values change at every step.
+class JointTotals(Totals):
+    """Sums of gradients with respect to the attention, which are made as products where they are needed.
 
-    Queries that may look at no key do not count: their context stays that of the clean pass. What a kernel computes for
-    them (zero, a mean of all values) differs.
+    The values V_s of a layer change from point to point. So the gradients dF/dC and the values are kept, which grow
+    with the number of tokens, and not their products, which grow with its square:
+
+        sum_s w_s dF/dA_s = sum_s w_s G_s V_s^T,      G_s = dF/dC at point s
+
+    is one product of matrices with all points of a cell side by side.
 
     Args:
-        path: The layer's path.
+        paths: The paths of the layers.
+        cells: Number of sums.
     """
 
-    def __init__(self, path: LayerPath) -> None:
-        self.path = path
-        self.change = path.change()
-        self._start = None if path.start is None else path.state.probabilities().to(self.change) - self.change
-        self._all_attend = bool(path.state.attends.all())
+    def __init__(self, paths: Sequence[LayerPath], cells: int) -> None:
+        self._paths, self._count = paths, cells
+        self._added: list[tuple[Points, Tensor, Tensor]] = []
 
-    def context(self, call: AttentionCall, alphas: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute A(alpha) V, with the values of a replay whose lower layers are scaled as well, and (A - A0) V.
+    @property
+    def point_bytes(self) -> int:
+        """See :attr:`Totals.point_bytes`."""
+        return sum(path.context_change[:1].nbytes + path.state.values[:1].nbytes for path in self._paths)
 
-        Both are (R, Q, H, D), for examples (R,) at alphas (R,).
-        """
-        values = values_met(call, len(examples))
-        slope = _applied(self.change, values, examples)
-        context = alphas.to(values).view(-1, 1, 1, 1) * slope
-        if self._start is not None:
-            context = context + _applied(self._start, values, examples)
-        if not self._all_attend:
-            attends, clean = (one[examples] for one in (self.path.state.attends, self.path.state.context))
-            context = torch.where(attends, context, clean.to(context))
-            slope = torch.where(attends, slope, 0)
-        return context, slope.detach()
+    def add(self, points: Points, weights: Tensor, cells: Tensor) -> None:
+        """See :meth:`Totals.add`."""
+        self._added.append((points, weights, cells))
 
+    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+        """See :meth:`Totals.attributions`."""
+        return [self._of_layer(place, path.select(examples), keep) for place, path in enumerate(self._paths)]
 
-def values_met(call: AttentionCall, rows: int) -> Tensor:
-    """Return the values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
-    values = call.values()
-    return values.expand(rows, *values.shape[1:]) if len(values) == 1 else values
+    def _of_layer(self, place: int, path: LayerPath, keep: Keep) -> LayerAttributions:
+        stacked = [self._stacked(place, cell) for cell in range(self._count)]
 
+        def gradient(queries: slice) -> Tensor:
+            return torch.stack([gradients[:, queries] @ values for gradients, values in stacked])
 
-def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:
-    """Multiply each example's matrix (H, Q, K) by the values (R, H, K, D) of its rows: (R, Q, H, D)."""
-    count = len(matrices)
-    steps = len(examples) // count
-    if len(examples) % count == 0 and torch.equal(examples, torch.arange(count, device="cpu").repeat(steps)):
-        # All steps of an example side by side in one product, so that its matrix is not repeated.
-        columns = values.unflatten(0, (steps, count)).permute(1, 2, 3, 0, 4).flatten(3)
-        product: Tensor = (matrices.to(columns.dtype) @ columns).unflatten(-1, (steps, -1))
-        return product.permute(3, 0, 2, 1, 4).flatten(0, 1)
-    groups = [(examples == example).nonzero().flatten() for example in examples.unique()]
-    products = []
-    for rows in groups:
-        # As above, where examples have different steps.
-        columns = values[rows.to(values.device)].permute(1, 2, 0, 3).flatten(2)
-        product = matrices[examples[rows[0]]].to(columns.dtype) @ columns
-        products.append(product.unflatten(-1, (len(rows), -1)).permute(2, 1, 0, 3))
-    return torch.cat(products)[torch.cat(groups).argsort().to(values.device)]
+        return gather(path, gradient, keep)
+
+    def _stacked(self, place: int, cell: int) -> tuple[Tensor, Tensor]:
+        """Return w_s G_s (H, Q, points * D) and V_s^T (H, points * D, K) of a cell."""
+        found, like = [], self._paths[place].context_change
+        for points, weights, cells in self._added:
+            mine = (cells == cell).nonzero().flatten().to(like.device)
+            gradients, values = points.gradients[place][mine].to(like), points.values[place][mine].to(like)
+            weighted = weights.to(like)[mine].view(-1, 1, 1, 1) * gradients
+            found.append((weighted.permute(2, 1, 0, 3).flatten(2), values.permute(1, 0, 3, 2).flatten(1, 2)))
+        return torch.cat([one for one, _ in found], 2), torch.cat([one for _, one in found], 1)

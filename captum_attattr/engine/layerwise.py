@@ -14,7 +14,7 @@ from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath, Group
 from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.walks import Points, Walk
+from captum_attattr.engine.walks import Points, Totals, Walk
 
 
 class Layerwise(AttentionPath):
@@ -47,19 +47,35 @@ class LayerWalk(Walk):
 
     end_is_known = True
 
-    def totals(self, cells: int) -> list[Tensor]:
-        """Return zeros for gradients with respect to the context, (cells, Q, H, D)."""
-        change = self.paths[0].context_change
-        return [change.new_zeros((cells, *change.shape[1:]))]
+    def totals(self, cells: int) -> LayerTotals:
+        """See :meth:`Walk.totals`."""
+        return LayerTotals(self.paths[0], cells)
 
-    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """See :meth:`Walk.add`."""
-        (total,), (gradient,) = totals, points.gradients
-        weighted = weights.to(total).view(-1, 1, 1, 1) * gradient
-        total.index_add_(0, cells.to(total.device), weighted.to(total))
 
-    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """See :meth:`Walk.attributions`."""
-        path, gradient = self.paths[0].select(examples), totals[0].transpose(1, 2)
+class LayerTotals(Totals):
+    """Sums of gradients with respect to the context, (cells, Q, H, D), since the values do not change.
+
+    Args:
+        path: The layer's path.
+        cells: Number of sums.
+    """
+
+    def __init__(self, path: LayerPath, cells: int) -> None:
+        self._path, self._sums = path, path.context_change.new_zeros((cells, *path.context_change.shape[1:]))
+
+    @property
+    def point_bytes(self) -> int:
+        """See :attr:`Totals.point_bytes`."""
+        return self._sums.nbytes // max(len(self._sums), 1)
+
+    def add(self, points: Points, weights: Tensor, cells: Tensor) -> None:
+        """See :meth:`Totals.add`."""
+        (gradient,) = points.gradients
+        weighted = weights.to(self._sums).view(-1, 1, 1, 1) * gradient
+        self._sums.index_add_(0, cells.to(self._sums.device), weighted.to(self._sums))
+
+    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+        """See :meth:`Totals.attributions`."""
+        path, gradient = self._path.select(examples), self._sums.transpose(1, 2)
         columns = path.state.values.to(gradient).transpose(2, 3)
         return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]

@@ -155,12 +155,12 @@ def norms(walk: Walk, samples: Samples, rows: Tensor, weights: Tensor) -> Tensor
         rows: (P, n), which samples to sum, in each row of one example.
         weights: (P, n).
     """
-    per_cell = sum(total.nbytes for total in walk.totals(1))
+    cell_bytes = rows.shape[1] * walk.totals(1).point_bytes
     found = []
-    for cells in torch.arange(len(rows), device="cpu").split(max(1, _TOTALS_BYTES // max(per_cell, 1))):
+    for cells in torch.arange(len(rows), device="cpu").split(max(1, _TOTALS_BYTES // max(cell_bytes, 1))):
         totals, some = walk.totals(len(cells)), rows[cells].flatten()
         places = torch.arange(len(cells), device="cpu").repeat_interleave(rows.shape[1])
-        walk.add(totals, samples.points.select(some), weights[cells].flatten(), places)
-        attributions = walk.attributions(totals, samples.examples[rows[cells, 0]], Keep((), True))
+        totals.add(samples.points.select(some), weights[cells].flatten(), places)
+        attributions = totals.attributions(samples.examples[rows[cells, 0]], Keep((), True))
         found.append(norm(attributions))
     return torch.cat(found).double().cpu()

@@ -118,16 +118,25 @@ class Walk(ABC):
         return torch.cat([parts[start] for start in sorted(parts)])
 
     @abstractmethod
-    def totals(self, cells: int) -> list[Tensor]:
-        """Return zeros to which gradients can be added, a tensor (cells, ...) a layer."""
+    def totals(self, cells: int) -> Totals:
+        """Return sums to which gradients can be added, one for each cell: an example, or a part of its path."""
+
+
+class Totals(ABC):
+    """Weighted sums of gradients at points of a walk, one for each cell."""
+
+    @property
+    @abstractmethod
+    def point_bytes(self) -> int:
+        """Memory of a cell for each of its points, at most."""
 
     @abstractmethod
-    def add(self, totals: Sequence[Tensor], points: Points, weights: Tensor, cells: Tensor) -> None:
-        """Add the weight (R,) times the gradient of each point to the total of its cell (R,)."""
+    def add(self, points: Points, weights: Tensor, cells: Tensor) -> None:
+        """Add the weight (R,) times the gradient of each point to the sum of its cell (R,)."""
 
     @abstractmethod
-    def attributions(self, totals: Sequence[Tensor], examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """Compute the attributions of each layer from its totals; ``examples`` (cells,) is the example of each cell."""
+    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+        """Compute the attributions of each layer; ``examples`` (cells,) is the example of each cell."""
 
 
 def together(courses: Sequence[Course[T]], evaluate: Callable[[Sequence[Wanted]], object]) -> list[T]:
