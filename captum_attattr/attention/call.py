@@ -81,6 +81,10 @@ class AttentionCall(ABC):
         """Return the call for a range of its queries only."""
 
     @abstractmethod
+    def first_keys(self, count: int) -> Self:
+        """Return the call for its first ``count`` keys only, where none of its queries may look at the others."""
+
+    @abstractmethod
     def select(self, examples: Tensor) -> Self:
         """Return the call for some of the examples only."""
 

@@ -49,6 +49,20 @@ class InterfaceCall(QueryKeyCall):
         options = {name: _rows_of(value, start, stop, self.query.shape[2], 3) for name, value in self.options.items()}
         return replace(self, query=self.query[:, :, start:stop], mask=mask, options=options)
 
+    def first_keys(self, count: int) -> InterfaceCall:
+        """See :meth:`AttentionCall.first_keys`."""
+        keys, queries = self.key.shape[2], self.query.shape[2]
+        if count == keys:
+            return self
+
+        def cut(value: Any, least: int) -> Any:
+            is_matrix = isinstance(value, Tensor) and value.dim() >= least and value.shape[-2] in (1, queries)
+            return value[..., :count] if is_matrix and value.shape[-1] >= keys else value
+
+        options = {name: cut(value, 3) for name, value in self.options.items()}
+        key, value = self.key[:, :, :count], self.value[:, :, :count]
+        return replace(self, key=key, value=value, mask=cut(self.mask, 2), options=options)
+
     def select(self, examples: Tensor) -> InterfaceCall:
         """See :meth:`AttentionCall.select`."""
         batch = len(self.query)

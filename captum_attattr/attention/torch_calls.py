@@ -53,6 +53,11 @@ class MatrixCall(AttentionCall):
             return self
         return replace(self, weights=self.weights[:, :, queries], scores=self.scores[:, :, queries], product=None)
 
+    def first_keys(self, count: int) -> MatrixCall:
+        """See :meth:`AttentionCall.first_keys`."""
+        weights, scores, value = self.weights[..., :count], self.scores[..., :count], self.value[:, :, :count]
+        return replace(self, weights=weights, scores=scores, value=value, product=None)
+
     def select(self, examples: Tensor) -> MatrixCall:
         """See :meth:`AttentionCall.select`."""
         rows = rows_of(examples, self.windows).to(self.value.device)
@@ -111,6 +116,13 @@ class FusedCall(QueryKeyCall):
         has_rows = self.mask is not None and self.mask.shape[-2] > 1
         mask = self.mask[..., start:stop, :] if has_rows else self.mask  # type: ignore[index]
         return replace(self, query=self.query[:, :, start:stop], mask=mask, first=self.first + start)
+
+    def first_keys(self, count: int) -> FusedCall:
+        """See :meth:`AttentionCall.first_keys`."""
+        mask = self.mask
+        if mask is not None and mask.shape[-1] > 1:
+            mask = mask[..., :count]
+        return replace(self, key=self.key[:, :, :count], value=self.value[:, :, :count], mask=mask)
 
     def select(self, examples: Tensor) -> FusedCall:
         """See :meth:`AttentionCall.select`."""

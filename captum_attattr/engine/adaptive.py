@@ -10,7 +10,7 @@ from torch import Tensor
 from captum_attattr.engine.integration import Integral, Rise
 from captum_attattr.engine.nested_rules import Rule, nested_rules
 from captum_attattr.engine.panels import ADDED, SIZE, Panels, Samples
-from captum_attattr.engine.reductions import Keep, norm
+from captum_attattr.engine.reductions import Keep
 from captum_attattr.engine.walks import Course, Totals, Walk
 
 # The gaps on the parts of a path, from its start to each node, may be this many times the tolerance: they are larger
@@ -58,10 +58,10 @@ class Adaptation:
         self._start = yield from self._walk.start(torch.arange(self._walk.count, device="cpu"))
         self._rise = Rise.from_outputs(self._walk, self._clean, self._start)
         pending, rows, samples = yield from self._apply_rules()
-        if len(pending):
-            yield from self._refine(pending, rows, samples)
         if self._answer is None:
             raise RuntimeError("nested_rules gave no rule")
+        if len(pending):
+            yield from self._refine(pending, rows, samples, self._answer)
         return self._answer
 
     def _apply_rules(self) -> Course[tuple[Tensor, Tensor, Samples]]:
@@ -71,10 +71,8 @@ class Adaptation:
             The examples that did not converge, the rows of their samples (nodes, examples), and all samples.
         """
         nested, samples = nested_rules(self._n_steps), Samples.empty(self._walk)
-        pending, rows = (
-            torch.arange(self._walk.count, device="cpu"),
-            torch.empty(0, self._walk.count, device="cpu").long(),
-        )
+        pending = torch.arange(self._walk.count, device="cpu")
+        rows = pending.unsqueeze(0)[:0]
         for rule in nested.rules:
             nodes = nested.nodes[len(rows) : rule.count]
             new = len(samples.alphas) + torch.arange(len(nodes) * len(pending), device="cpu").view(len(nodes), -1)
@@ -83,7 +81,8 @@ class Adaptation:
             samples = yield from samples.extended(self._walk, alphas, examples)
             totals = self._summed(samples, rows, rule.weights)
             spent = torch.full((len(pending),), len(rows) - self._free, device="cpu")
-            found = self._integral(totals, pending, spent)
+            coarse = self._summed(samples, rows, rule.weights - rule.coarse)
+            found = self._integral(totals, pending, spent, coarse)
             found.converged = self._judged(found, rule, samples, rows, pending)
             going_on = ~found.converged
             self._put(found, pending)
@@ -97,8 +96,8 @@ class Adaptation:
         """Number of points of an example that cost nothing."""
         return int(self._walk.end_is_known)
 
-    def _integral(self, totals: Totals, pending: Tensor, spent: Tensor) -> Integral:
-        attributions = totals.attributions(pending, self._keep)
+    def _integral(self, totals: Totals, pending: Tensor, spent: Tensor, coarse: Totals | None = None) -> Integral:
+        attributions = totals.attributions(pending, self._keep, coarse)
         return Integral.from_attributions(attributions, spent, self._rise.select(pending))
 
     def _put(self, found: Integral, pending: Tensor) -> None:
@@ -114,14 +113,10 @@ class Adaptation:
         rises = torch.cat([outputs - start, self._rise.change[pending].to(outputs).unsqueeze(0)])
         gaps = (rule.partial.to(slopes) @ slopes - rises).abs()
         allowed = found.allowed_gap(self._tolerance)
+        coarse = _COARSE_KINKED if self._walk.is_kinked else _COARSE
+        near = found.other_norm <= self._allowed_error(found, coarse)
         # On the CPU, where the indices of rows and examples are.
-        near = ((found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)).cpu()
-        if near.any():
-            totals = self._summed(samples, rows[:, near], rule.weights - rule.coarse)
-            apart = norm(totals.attributions(pending[near], Keep((), True))).cpu()
-            coarse = _COARSE_KINKED if self._walk.is_kinked else _COARSE
-            near[near.clone()] = apart <= self._allowed_error(found, coarse).cpu()[near]
-        return near
+        return (near & (found.error <= allowed) & (gaps <= _PARTIAL * allowed).all(0)).cpu()
 
     def _allowed_error(self, found: Integral, times: float = 1.0) -> Tensor:
         """Return the allowed error of integration, (B,): rounding of F excuses gaps only, gradients have their own."""
@@ -135,8 +130,11 @@ class Adaptation:
         totals.add(samples.points.select(rows.flatten()), weights.repeat_interleave(examples), cells)
         return totals
 
-    def _refine(self, pending: Tensor, rows: Tensor, samples: Samples) -> Course[None]:
-        """Integrate in panels, which begin with the points of the nested rules and the point alpha = 0."""
+    def _refine(self, pending: Tensor, rows: Tensor, samples: Samples, answer: Integral) -> Course[None]:
+        """Integrate in panels, which begin with the points of the nested rules and the point alpha = 0.
+
+        Attributions are computed where the panels suffice; until then the norm is that of those computed last.
+        """
         spent = torch.full((self._walk.count,), len(rows) + 1 - self._free, device="cpu")
         if len(rows) < 2 * SIZE - 2 or self._n_steps < int(spent[0]):
             return
@@ -145,37 +143,38 @@ class Adaptation:
         rows = torch.cat([len(samples.alphas) + torch.arange(len(pending), device="cpu").unsqueeze(0), rows[order]]).T
         samples = yield from samples.extended(self._walk, zeros, pending)
         panels = Panels.from_samples(self._walk, samples, torch.cat([rows[:, :SIZE], rows[:, SIZE - 1 :]]))
-        while True:
+        while len(pending):
             panels, samples = panels.compact(samples)
-            found = self._integral_of_panels(panels, samples, pending, spent)
-            chosen = self._chosen(panels, samples, found, pending, spent)
-            going_on = torch.isin(pending, panels.examples(samples)[chosen])
-            self._put(found, pending)
-            pending = pending[going_on]
-            if not len(pending):
-                break
+            chosen = self._chosen(panels, samples, answer, pending, spent)
+            suffice = pending[~torch.isin(pending, panels.examples(samples)[chosen])]
+            if len(suffice):
+                answer.replace(suffice, self._integral_of_panels(panels, samples, suffice, spent))
+                chosen = self._chosen(panels, samples, answer, pending, spent)
+            pending = pending[torch.isin(pending, panels.examples(samples)[chosen])]
             spent += ADDED * torch.bincount(panels.examples(samples)[chosen], minlength=len(spent))
             others = panels.select(~chosen & torch.isin(panels.examples(samples), pending))
-            halves, samples = yield from panels.select(chosen).halved(self._walk, samples)
-            panels = others.extended(halves)
+            if len(pending):
+                halves, samples = yield from panels.select(chosen).halved(self._walk, samples)
+                panels = others.extended(halves)
 
-    def _integral_of_panels(self, panels: Panels, samples: Samples, pending: Tensor, spent: Tensor) -> Integral:
-        totals = self._walk.totals(len(pending))
-        cells = torch.searchsorted(pending, samples.examples)
-        totals.add(samples.points, panels.weights(samples), cells)
-        found = self._integral(totals, pending, spent[pending])
-        owners = torch.searchsorted(pending, panels.examples(samples))
-        squares = torch.zeros(len(pending), dtype=torch.float64, device="cpu").index_add_(0, owners, panels.errors**2)
+    def _integral_of_panels(self, panels: Panels, samples: Samples, examples: Tensor, spent: Tensor) -> Integral:
+        panels, samples = panels.select(torch.isin(panels.examples(samples), examples)).compact(samples)
+        totals = self._walk.totals(len(examples))
+        totals.add(samples.points, panels.weights(samples), torch.searchsorted(examples, samples.examples))
+        found = self._integral(totals, examples, spent[examples])
+        owners = torch.searchsorted(examples, panels.examples(samples))
+        squares = torch.zeros(len(examples), dtype=torch.float64, device="cpu").index_add_(0, owners, panels.errors**2)
         error, gap = squares.sqrt().to(found.error), found.error
         converged = (error <= self._allowed_error(found)) & (gap <= found.allowed_gap(self._tolerance))
         found.error, found.converged = torch.maximum(error, gap), converged.cpu()
         return found
 
-    def _chosen(self, panels: Panels, samples: Samples, found: Integral, pending: Tensor, spent: Tensor) -> Tensor:
+    def _chosen(self, panels: Panels, samples: Samples, answer: Integral, pending: Tensor, spent: Tensor) -> Tensor:
         """(P,): whether each panel is to be halved."""
         owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool, device="cpu")
         full = samples.points.bytes > self._most_bytes
-        errors, gaps = (limits.tolist() for limits in (self._allowed_error(found), found.allowed_gap(self._tolerance)))
+        limits = (self._allowed_error(answer), answer.allowed_gap(self._tolerance))
+        errors, gaps = (limit[pending.to(limit.device)].tolist() for limit in limits)
         for example, error, gap in zip(pending.tolist(), errors, gaps, strict=True):
             mine = (owners == example).nonzero().flatten()
             room = 0 if full else (self._n_steps - int(spent[example])) // ADDED

@@ -59,6 +59,8 @@ class Integral:
     """(B,): number of forward and backward passes."""
     gap: Tensor
     """(B,): sum - (F(A) - F(A0))."""
+    other_norm: Tensor
+    """(B,): norm of the attributions by other weights, where such were given."""
     error: Tensor
     """(B,): estimated error of the attributions, in their norm; at least the size of the gap."""
     noise: Tensor
@@ -72,7 +74,8 @@ class Integral:
         total: Any = sum(layer.sum for layer in attributions)
         gap = total - rise.change.to(total)
         kept = [layer.kept for layer in attributions]
-        return cls(kept, total, norm(attributions), evaluations, gap, gap.abs(), rise.noise.to(total))
+        other: Tensor = torch.stack([layer.other_norm for layer in attributions]).norm(dim=0)
+        return cls(kept, total, norm(attributions), evaluations, gap, other, gap.abs(), rise.noise.to(total))
 
     def allowed_gap(self, tolerance: float) -> Tensor:
         """Return the gap of completeness, (B,), that a relative tolerance allows."""

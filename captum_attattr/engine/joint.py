@@ -16,7 +16,7 @@ from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath, Group
-from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
+from captum_attattr.engine.reductions import Gradient, Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute
 from captum_attattr.engine.walks import Points, Totals, Walk, Wanted
 
@@ -131,17 +131,18 @@ class JointTotals(Totals):
         """See :meth:`Totals.add`."""
         self._added.append((points, weights, cells))
 
-    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+    def attributions(self, examples: Tensor, keep: Keep, other: JointTotals | None = None) -> list[LayerAttributions]:
         """See :meth:`Totals.attributions`."""
-        return [self._of_layer(place, path.select(examples), keep) for place, path in enumerate(self._paths)]
+        return [
+            gather(
+                path.select(examples), self._gradient(place), keep, None if other is None else other._gradient(place)
+            )
+            for place, path in enumerate(self._paths)
+        ]
 
-    def _of_layer(self, place: int, path: LayerPath, keep: Keep) -> LayerAttributions:
+    def _gradient(self, place: int) -> Gradient:
         stacked = [self._stacked(place, cell) for cell in range(self._count)]
-
-        def gradient(queries: slice) -> Tensor:
-            return torch.stack([gradients[:, queries] @ values for gradients, values in stacked])
-
-        return gather(path, gradient, keep)
+        return lambda queries, keys: torch.stack([rows[:, queries] @ columns[..., :keys] for rows, columns in stacked])
 
     def _stacked(self, place: int, cell: int) -> tuple[Tensor, Tensor]:
         """Return w_s G_s (H, Q, points * D) and V_s^T (H, points * D, K) of a cell."""

@@ -37,9 +37,10 @@ class LayerPath:
             return cls(state, None, state.context.to(dtype).masked_fill(~state.attends, 0))
         path = cls(state, start, torch.zeros_like(state.context, dtype=dtype))
         for block in state.blocks():
-            change = path.change(block)
+            keys = state.keys(block)
+            change = path.change(block, keys)
             with full_precision(change):
-                path.context_change[:, block] = (change @ state.values.to(dtype)).transpose(1, 2)
+                path.context_change[:, block] = (change @ state.values[:, :, :keys].to(dtype)).transpose(1, 2)
         return path
 
     def select(self, examples: Tensor) -> LayerPath:
@@ -54,12 +55,12 @@ class LayerPath:
 
         return LayerPath(self.state.select(examples), start and picked, self.context_change[examples])
 
-    def change(self, queries: slice = ALL) -> Tensor:
-        """Compute A - A0 (B, H, queries, K), zero on pairs that do not count."""
-        attention = self.state.probabilities(queries).to(self.context_change.dtype)
+    def change(self, queries: slice = ALL, keys: int | None = None) -> Tensor:
+        """Compute A - A0 (B, H, queries, first keys), zero on pairs that do not count."""
+        attention = self.state.probabilities(queries, keys).to(self.context_change.dtype)
         if self.start is not None:
-            attention = attention - self.start(queries).to(attention)
-        return attention.masked_fill(~self.state.pairs(queries), 0)
+            attention = attention - self.start(queries)[..., :keys].to(attention)
+        return attention.masked_fill(~self.state.pairs(queries, keys), 0)
 
     def context(self, alphas: Tensor, examples: Tensor) -> Tensor:
         """Compute C(alpha) of each example (R,) at its alpha (R,): (R, Q, H, D), in the model's dtype."""

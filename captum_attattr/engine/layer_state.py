@@ -14,7 +14,9 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
 
-_BLOCK_BYTES = 64 * 2**20
+# A CPU's caches hold a block of so many bytes; a GPU needs more to do at a time.
+_CPU_BLOCK_BYTES = 8 * 2**20
+_GPU_BLOCK_BYTES = 256 * 2**20
 ALL = slice(None)
 
 
@@ -31,6 +33,8 @@ class LayerState:
     """(B, H, K, D), repeated for grouped heads."""
     attends: Tensor
     """(B, Q, 1 or H, 1): whether a query may look at any key."""
+    reach: Tensor
+    """(Q,): the number of keys up to the last one that a query of any example may look at."""
 
     @property
     def name(self) -> str:
@@ -50,7 +54,8 @@ class LayerState:
     def blocks(self) -> Iterator[slice]:
         """Yield ranges of queries such that the matrix of each has a moderate size."""
         batch, heads, queries, keys = self.shape
-        width = max(1, _BLOCK_BYTES // (4 * batch * max(heads, 1) * keys))
+        most = _CPU_BLOCK_BYTES if self.context.device.type == "cpu" else _GPU_BLOCK_BYTES
+        width = max(1, most // (4 * batch * max(heads, 1) * keys))
         for start in range(0, queries, width):
             yield slice(start, min(start + width, queries))
 
@@ -62,16 +67,24 @@ class LayerState:
             self.context[examples],
             self.values[examples],
             self.attends[examples],
+            self.reach,
         )
 
-    def probabilities(self, queries: slice = ALL) -> Tensor:
-        """Compute the attention probabilities of these queries, (B, H, queries, K)."""
-        with torch.no_grad():
-            return self.call.narrowed(queries).probabilities()
+    def keys(self, queries: slice) -> int:
+        """Return the number of first keys beyond which none of these queries may look."""
+        return max(1, int(self.reach[queries].max()))
 
-    def pairs(self, queries: slice = ALL) -> Tensor:
-        """Return which pairs count, (B, 1 or H, queries, K); see :meth:`AttentionCall.pairs`."""
-        return self.call.narrowed(queries).pairs()
+    def probabilities(self, queries: slice = ALL, keys: int | None = None) -> Tensor:
+        """Compute the attention probabilities of these queries, (B, H, queries, first keys)."""
+        with torch.no_grad():
+            return self._part(queries, keys).probabilities()
+
+    def pairs(self, queries: slice = ALL, keys: int | None = None) -> Tensor:
+        """Return which pairs count, (B, 1 or H, queries, first keys); see :meth:`AttentionCall.pairs`."""
+        return self._part(queries, keys).pairs()
+
+    def _part(self, queries: slice, keys: int | None) -> AttentionCall:
+        return self.call.narrowed(queries).first_keys(self.shape[3] if keys is None else keys)
 
 
 def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
@@ -81,14 +94,14 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
         ValueError: A sequence is all padding, or the layer computes NaN or infinite values.
         UnsupportedModelError: The probabilities do not reproduce the context.
     """
-    state = LayerState(index, call, context, call.values(), torch.empty(0, device="cpu"))
-    attends = torch.cat([state.pairs(block).any(-1) for block in state.blocks()], -1)
-    state = replace(state, attends=attends.transpose(1, 2).unsqueeze(-1))
+    none = torch.empty(0, device="cpu")
+    state = _with_pairs(LayerState(index, call, context, call.values(), none, none))
     own = torch.zeros_like(context)
     for block in state.blocks():
-        probabilities = state.probabilities(block)
+        keys = state.keys(block)
+        probabilities = state.probabilities(block, keys)
         with torch.autocast(context.device.type, enabled=False):
-            product = probabilities.float() @ state.values.float()
+            product = probabilities.float() @ state.values[:, :, :keys].float()
         own[:, block] = product.transpose(1, 2).to(context.dtype)
     empty = ~state.attends.flatten(1).any(1)
     if empty.any() and not context[empty].isnan().all():
@@ -104,6 +117,16 @@ def layer_state(call: AttentionCall, context: Tensor, index: int) -> LayerState:
             f"The attention probabilities of {state.name} do not reproduce what it computes with {call.way}."
         )
     return state
+
+
+def _with_pairs(state: LayerState) -> LayerState:
+    """Fill in what is known from the pairs that count."""
+    attends, reach, numbers = [], [], torch.arange(1, state.shape[3] + 1, device=state.context.device)
+    for block in state.blocks():
+        pairs = state.pairs(block)
+        attends.append(pairs.any(-1))
+        reach.append((pairs.flatten(0, 1).any(0) * numbers).amax(-1))
+    return replace(state, attends=torch.cat(attends, -1).transpose(1, 2).unsqueeze(-1), reach=torch.cat(reach).cpu())
 
 
 def tensors_of(call: AttentionCall) -> list[tuple[str, Tensor, int]]:

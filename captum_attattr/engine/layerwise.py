@@ -12,7 +12,7 @@ from captum_attattr.engine.growing_batches import GrowingBatches
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath, Group
-from captum_attattr.engine.reductions import Keep, LayerAttributions, gather
+from captum_attattr.engine.reductions import Gradient, Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording
 from captum_attattr.engine.walks import Points, Totals, Walk
 
@@ -74,8 +74,11 @@ class LayerTotals(Totals):
         weighted = weights.to(self._sums).view(-1, 1, 1, 1) * gradient
         self._sums.index_add_(0, cells.to(self._sums.device), weighted.to(self._sums))
 
-    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
+    def attributions(self, examples: Tensor, keep: Keep, other: LayerTotals | None = None) -> list[LayerAttributions]:
         """See :meth:`Totals.attributions`."""
-        path, gradient = self._path.select(examples), self._sums.transpose(1, 2)
-        columns = path.state.values.to(gradient).transpose(2, 3)
-        return [gather(path, lambda queries: gradient[:, :, queries] @ columns, keep)]
+        path = self._path.select(examples)
+        return [gather(path, self._gradient(path), keep, None if other is None else other._gradient(path))]
+
+    def _gradient(self, path: LayerPath) -> Gradient:
+        rows, columns = self._sums.transpose(1, 2), path.state.values.to(self._sums).transpose(2, 3)
+        return lambda queries, keys: rows[:, :, queries] @ columns[..., :keys]

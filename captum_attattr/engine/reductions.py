@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from captum_attattr.aggregation import REDUCTIONS, Reduction
 from captum_attattr.engine.layer_path import LayerPath, full_precision
@@ -45,6 +46,8 @@ class LayerAttributions:
     """By reduction: a tensor, or several, with the examples along dimension 0."""
     sum: Tensor
     norm: Tensor
+    other_norm: Tensor
+    """The norm of the attributions by another gradient, where one was given."""
 
 
 def norm(attributions: Sequence[LayerAttributions]) -> Tensor:
@@ -60,30 +63,40 @@ class Keep(NamedTuple):
     multiply_by_inputs: bool
 
 
-def gather(path: LayerPath, gradient: Callable[[slice], Tensor], keep: Keep) -> LayerAttributions:
+Gradient = Callable[[slice, int], Tensor]
+"""Mean gradient with respect to the attention of a range of queries to the first keys, (batch, head, queries, keys)."""
+
+
+def gather(path: LayerPath, gradient: Gradient, keep: Keep, other: Gradient | None = None) -> LayerAttributions:
     """Compute and reduce the attributions (A - A0) * gradient of a layer, for a range of queries at a time.
 
     Args:
         path: The layer's path, for the examples in question.
-        gradient: Mean gradient with respect to the attention of a range of queries, (batch, head, queries, key).
+        gradient: The mean gradient.
         keep: What to keep.
+        other: A gradient of whose attributions the norm is asked for as well.
     """
     kept: list[Any] = [path.context_change.new_zeros(path.state.shape) if r is None else None for r in keep.reductions]
-    total = squares = path.context_change.new_zeros(len(path.context_change))
+    total = squares = others = path.context_change.new_zeros(len(path.context_change))
     for queries in path.state.blocks():
-        change = path.change(queries)
+        keys = path.state.keys(queries)
+        change = path.change(queries, keys)
         with full_precision(change):
-            gradients = gradient(queries)
+            gradients = gradient(queries, keys)
             attributions = change * gradients
             total = total + attributions.flatten(1).sum(1)
             squares = squares + attributions.flatten(1).norm(dim=1) ** 2
-            values = attributions if keep.multiply_by_inputs else gradients.masked_fill(~path.state.pairs(queries), 0)
+            if other is not None:
+                others = others + (change * other(queries, keys)).flatten(1).norm(dim=1) ** 2
+            if not keep.multiply_by_inputs:
+                attributions = gradients.masked_fill(~path.state.pairs(queries, keys), 0)
             for place, reduction in enumerate(keep.reductions):
                 if reduction is None:
-                    kept[place][:, :, queries] = values
+                    kept[place][:, :, queries, :keys] = attributions
                 else:
-                    kept[place] = _extended(kept[place], values, queries.start, reduction)
-    return LayerAttributions(kept, total, squares.sqrt())
+                    every = pad(attributions, (0, path.state.shape[3] - keys))
+                    kept[place] = _extended(kept[place], every, queries.start, reduction)
+    return LayerAttributions(kept, total, squares.sqrt(), others.sqrt())
 
 
 def _extended(before: Any, attributions: Tensor, first: int, reduction: Reduction) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -135,8 +135,14 @@ class Totals(ABC):
         """Add the weight (R,) times the gradient of each point to the sum of its cell (R,)."""
 
     @abstractmethod
-    def attributions(self, examples: Tensor, keep: Keep) -> list[LayerAttributions]:
-        """Compute the attributions of each layer; ``examples`` (cells,) is the example of each cell."""
+    def attributions(self, examples: Tensor, keep: Keep, other: Self | None = None) -> list[LayerAttributions]:
+        """Compute the attributions of each layer.
+
+        Args:
+            examples: The example of each cell, (cells,).
+            keep: What to keep of them.
+            other: Other sums, of whose attributions the norm is asked for as well.
+        """
 
 
 def together(courses: Sequence[Course[T]], evaluate: Callable[[Sequence[Wanted]], object]) -> list[T]:

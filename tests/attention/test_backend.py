@@ -52,6 +52,12 @@ class OwnCall(AttentionCall):
     def narrowed(self, queries):
         return replace(self, weights=self.weights[:, :, queries])
 
+    def first_keys(self, count):
+        return replace(self, weights=self.weights[..., :count], value=self.value[:, :, :count])
+
+    def with_values_of(self, other):
+        return replace(self, value=other.value)
+
     def select(self, examples):
         return replace(self, weights=self.weights[examples], value=self.value[examples])
 

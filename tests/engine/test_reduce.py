@@ -53,7 +53,7 @@ def attribute(c, path="layerwise", layers=None, multiply=True, **options):
 def test_every_score_equals_that_of_all_attributions(family, block, monkeypatch):
     c = case(family, batch=3)
     whole = attribute(c, n_steps=4)
-    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", block)
     again = attribute(c, n_steps=4)
     reduced = attribute(c, n_steps=4, reduce=tuple(BY_HAND))
     for attributions, same, scores in zip(whole, again, reduced, strict=True):
@@ -74,7 +74,7 @@ def test_with_every_path_and_baseline(path, multiply, baseline, monkeypatch):
     if baseline == "inputs":
         start = {"baselines": torch.full_like(c.inputs, 6)}
     whole, deltas = attribute(c, path, multiply=multiply, n_steps=3, return_convergence_delta=True, **start)
-    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", 1)
     scores, same = attribute(
         c, path, multiply=multiply, n_steps=3, reduce="max", return_convergence_delta=True, **start
     )
@@ -89,7 +89,7 @@ def test_the_strongest_pairs(block, k, monkeypatch):
     c = case(BERT, batch=2)
     layer = attention_layers(c.model)[1]
     attributions = attribute(c, layers=layer)
-    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", block)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", block)
     pairs = attribute(c, layers=layer, reduce=TopPairs(k))
     assert isinstance(pairs, Pairs)
     count = min(k, attributions[0].numel())
@@ -107,7 +107,7 @@ def test_the_strongest_pairs(block, k, monkeypatch):
 @pytest.mark.parametrize("options", [{"n_steps": 4}, {"tolerance": 1e-3}], ids=["a fixed rule", "a tolerance"])
 def test_a_reduction_of_the_user(path, options, monkeypatch):
     c = case(BERT, batch=3)
-    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", 1)
     whole = attribute(c, path, **options)
     for attributions, found in zip(whole, attribute(c, path, reduce=LargestReceived(), **options), strict=True):
         torch.testing.assert_close(found.score, attributions.amax((1, 2)), rtol=1e-9, atol=1e-13)
@@ -146,7 +146,7 @@ FAULTS = {
 @pytest.mark.parametrize("options", [{"n_steps": 2}, {"tolerance": 0.01}], ids=["a fixed rule", "a tolerance"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_careless_reduction_is_told(fault, options, monkeypatch):
-    monkeypatch.setattr("captum_attattr.engine.layer_state._BLOCK_BYTES", 1)
+    monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", 1)
     with pytest.raises(ValueError, match=FAULTS[fault]):
         attribute(case(BERT), reduce=(Careless(fault), "sum"), **options)
 
@@ -213,7 +213,7 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["bert", "llama"])
 def test_no_matrix_of_a_layer_is_made(name, monkeypatch):
     monkeypatch.setattr(
-        "captum_attattr.engine.layer_state._BLOCK_BYTES", 4 * 4 * 300 * 20
+        "captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", 4 * 4 * 300 * 20
     )  # twenty queries of four heads
     monkeypatch.setattr("captum_attattr.engine.chunks._CPU_BYTES", 1)
     family = next(family for family in FAMILIES if family.name == name)
