@@ -20,6 +20,7 @@ Is it exact?
 What does it cost?
 
 * ``speed``: how long does it take, beside the methods that a Captum user would pick instead?
+* ``explain_speed``: where does the time of ``explain`` go, at the start and over many sentences?
 * ``memory``: how much memory does it take above the loaded model?
 * ``pruned_speed``: what do pruned heads save?
 * ``soak``: does memory stay flat over many explanations, and is every hook taken off?

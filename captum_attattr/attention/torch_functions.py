@@ -34,7 +34,7 @@ from captum_attattr.attention.torch_door import Door
 T = TypeVar("T")
 
 _SOFTMAX = {"softmax", "Softmax"}
-_PRODUCTS = {"matmul", "bmm", "einsum", "baddbmm", "@"}
+_PRODUCTS = {"matmul", "bmm", "einsum", "baddbmm"}
 
 _handlers: ContextVar[Mapping[nn.Module, tuple[Handler, ...]]] = ContextVar(
     "captum_attattr_handlers", default=MappingProxyType({})
@@ -198,34 +198,40 @@ def _attends(module: nn.Module) -> bool:
 def _seems_to_attend(module: nn.Module) -> bool:
     """Whether the code of a module, and of those directly in it, has SDPA, or a softmax and a product."""
     kinds: list[Any] = [type(one) for one in (module, *module.children())]
-    names = set[str]().union(*map(_names_in, kinds))
     own = _names_in(kinds[0]) | {"softmax" for child in module.children() if isinstance(child, nn.Softmax)}
     if own & {"scaled_dot_product_attention", "multi_head_attention_forward"}:
         return True
-    return bool(own & _SOFTMAX and names & _PRODUCTS)
+    return bool(own & _SOFTMAX) and any(map(_has_product, kinds))
 
 
 @cache
 def _names_in(kind: type) -> frozenset[str]:
-    if kind.__module__.startswith("torch."):
-        return frozenset()
-    return frozenset(name for code in _codes(kind) for name in _names(code))
+    return frozenset(name for code in _codes(kind) for name in code.co_names)
+
+
+@cache
+def _has_product(kind: type) -> bool:
+    """Whether a class's code has a product of matrices; "@" has no name and is found by disassembly, which is slow."""
+    if _names_in(kind) & _PRODUCTS:
+        return True
+    instructions = (instruction for code in _codes(kind) for instruction in dis.get_instructions(code))
+    return any(one.opname == "BINARY_OP" and "@" in one.argrepr for one in instructions)
 
 
 def _codes(kind: type) -> Iterator[types.CodeType]:
+    """Yield the code of a class's functions, and of the functions in these; none for the classes of torch."""
+    if kind.__module__.startswith("torch."):
+        return
     for base in kind.__mro__:
         if base is nn.Module:
             return
         for value in vars(base).values():
             if isinstance(value, types.FunctionType):
-                yield value.__code__
+                yield from _with_inner(value.__code__)
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("BINARY_OP", "BINARY_MATRIX_MULTIPLY") and "@" in (instruction.argrepr or "@"):
-            yield "@"
+def _with_inner(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from _with_inner(constant)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import networkx as nx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -26,7 +25,10 @@ from captum_attattr.tree.by_layer import grow_by_layer
 from captum_attattr.tree.drawing import draw_tree
 from captum_attattr.tree.growth import Edge, Grown, best_part, grow_by_attribution, total_of
 from captum_attattr.tree.layout import Plan
-from captum_attattr.tree.words import as_dot, as_text
+from captum_attattr.tree.words import as_dot, as_graph, as_text
+
+if TYPE_CHECKING:
+    import networkx
 
 Scale = Literal["total", "layer"]
 
@@ -182,7 +184,7 @@ class AttributionTree:
             )
         return [edge for edge in self.edges if self._crosses(edge)]
 
-    def to_networkx(self) -> nx.DiGraph:
+    def to_networkx(self) -> networkx.DiGraph:
         """Return the tree as a directed graph from queries to keys.
 
         Nodes are positions, with ``token``; edges have ``layer``, ``score`` and ``share``, the attribution.
@@ -194,12 +196,7 @@ class AttributionTree:
             >>> networkx.is_arborescence(tree.to_networkx())
             True
         """
-        graph = nx.DiGraph()
-        graph.add_nodes_from((node, {"token": self.tokens[node]}) for node in self.nodes)
-        graph.add_edges_from(
-            (e.query, e.key, {"layer": e.layer, "score": e.score, "share": e.attribution}) for e in self.edges
-        )
-        return graph
+        return as_graph(self.tokens, self.nodes, self.edges)
 
     def to_text(self) -> str:
         """Return the tree as indented text: each token with the layer, attribution and score of its edge.

@@ -1,19 +1,26 @@
-"""The attribution tree as text: for the terminal, and in Graphviz's language."""
+"""The attribution tree as text, for the terminal and in Graphviz's language, and as a graph of networkx.
+
+networkx is imported where it is needed only: most explanations are not drawn as trees, and its import takes long.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
-import networkx as nx
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from captum_attattr.colours import AGAINST, FOR
 from captum_attattr.tree.growth import Edge
 from captum_attattr.tree.layout import numbers_of, widths
 
+if TYPE_CHECKING:
+    import networkx
+
 
 def as_text(names: Sequence[str], top: int, edges: Sequence[Edge], crossing: Collection[Edge], whole: str) -> str:
     """Write an indented tree with the layer, attribution and score of each edge; scores are fractions of ``whole``."""
-    graph = nx.Graph([(edge.query, edge.key) for edge in edges])
+    import networkx
+
+    graph = networkx.Graph([(edge.query, edge.key) for edge in edges])
     graph.add_node(top)
     numbers = {
         edge.key: f"layer {edge.layer}  {number}  {abs(edge.score):4.0%} of {whole}" + "  crosses" * (edge in crossing)
@@ -21,7 +28,7 @@ def as_text(names: Sequence[str], top: int, edges: Sequence[Edge], crossing: Col
     }
     for node in graph:
         graph.nodes[node]["line"] = f"{' '.join(names[node].split())}\n{numbers.get(node, '')}"
-    drawn = nx.generate_network_text(graph, with_labels="line", sources=[top])
+    drawn = networkx.generate_network_text(graph, with_labels="line", sources=[top])
     lines = [line.split("\n") for line in drawn]
     width = max(len(words) for words, _ in lines)
     return "\n".join(f"{words:<{width}}  {rest}".rstrip() for words, rest in lines)
@@ -41,6 +48,16 @@ def as_dot(
         keys = [str(edge.key) for edge in edges if edge.layer == layer]
         lines += [f"  {{ rank=same; {'; '.join(keys)}; }}"] if len(keys) > 1 else []
     return "\n".join([*lines, "}"])
+
+
+def as_graph(tokens: Sequence[str], nodes: Iterable[int], edges: Iterable[Edge]) -> networkx.DiGraph:
+    """Return the tree as a directed graph, see :meth:`AttributionTree.to_networkx`."""
+    import networkx
+
+    graph = networkx.DiGraph()
+    graph.add_nodes_from((node, {"token": tokens[node]}) for node in nodes)
+    graph.add_edges_from((e.query, e.key, {"layer": e.layer, "score": e.score, "share": e.attribution}) for e in edges)
+    return graph
 
 
 def _quoted(token: str) -> str:

@@ -6,8 +6,10 @@ import importlib.util
 import json
 import pkgutil
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import benchmarks
 from benchmarks.setup import sized_models
 from benchmarks.setup.results import Store
+from benchmarks.setup.spent import spent
 from captum_attattr import SelfAttentionAttribution
+from captum_attattr.arguments import check_count
 from captum_attattr.demo import REVIEWS, load_demo
 
 FOLDER = Path(benchmarks.__file__).parent
@@ -116,6 +120,44 @@ def test_backends(run_benchmark, tmp_path, monkeypatch):
     found = json.loads((tmp_path / "backends.json").read_text())["found"]
     assert len(found) == 2
     assert all(-0.7 < one["more"] < 3 and one["error"] < 1e-4 for one in found.values())
+
+
+def test_explain_speed(run_benchmark, small_model, tmp_path):
+    run_benchmark("explain_speed", "--data", str(REVIEWS), "--limit", "4", "--repeats", "1", "--model", small_model)
+    found = json.loads((tmp_path / "explain_speed.json").read_text())["found"]
+    assert found["start"]["from_pretrained alone"]["times"] == 1
+    assert 0.5 < found["start"]["captum-attattr explain"]["times"] < 3
+    for path in ("layerwise", "joint"):
+        assert found[path]["sentences"] == 4
+        assert sum(found[path]["shares"].values()) == pytest.approx(1)
+        assert {"forward", "backward"} < set(found[path]["shares"])
+        assert 0 < found[path]["beside"] < 1
+    assert "## Many sentences" in (tmp_path / "explain_speed.md").read_text()
+
+
+def busy(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_spent_counts_passes_apart_from_what_is_beside_them(monkeypatch):
+    class Slow(torch.nn.Identity):
+        def forward(self, given):
+            busy(0.1)
+            return given * 1.0
+
+    model = torch.nn.Sequential(Slow())
+    monkeypatch.setattr("captum_attattr.arguments.isinstance", lambda *_: busy(0.2) or isinstance(*_), raising=False)
+
+    def work():
+        model(torch.ones(2))
+        check_count("work", 1)
+
+    found = spent(work)
+    assert found["forward"] == pytest.approx(0.1, rel=0.3)
+    assert found["arguments.py"] >= 0.2
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
 
 
 def test_memory(tmp_path):
