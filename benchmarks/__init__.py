@@ -22,6 +22,7 @@ What does it cost?
 * ``speed``: how long does it take, beside the methods that a Captum user would pick instead?
 * ``explain_speed``: where does the time of ``explain`` go, at the start and over many sentences?
 * ``memory``: how much memory does it take above the loaded model?
+* ``gpu``: how fast is it on a GPU, beside the methods that a Captum user would pick instead?
 * ``pruned_speed``: what do pruned heads save?
 * ``soak``: does memory stay flat over many explanations, and is every hook taken off?
 * ``rows_left_out``: what does it save not to compute the rows that the output does not read?

@@ -37,6 +37,14 @@ def attributed(
     return found, reached, reached.converged
 
 
+def summary(method: SelfAttentionAttribution[Any]) -> dict[str, float]:
+    """Mean evaluations of a path, and the largest gap of completeness, of the method's last attribution."""
+    reached = method.convergence
+    if reached is None:
+        raise RuntimeError("The method has not attributed anything yet.")
+    return {"evaluations": float(reached.evaluations.double().mean()), "gap": float(reached.gap.max())}
+
+
 def relative_errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> Tensor:
     """(layer, example), in the L2 norm."""
     pairs = [(one.to(other).flatten(1), other.flatten(1)) for one, other in zip(found, exact, strict=True)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import transformers
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, AttentionMaskInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from captum_attattr import attention_layers
 
@@ -35,7 +35,7 @@ class InjectedAttention:
 
     def __call__(self, matrix: Tensor | None, examples: Tensor) -> Tensor:
         self.matrix = matrix
-        transformers.AttentionInterface.register("by_hand", self.attend)
+        ALL_ATTENTION_FUNCTIONS["by_hand"] = self.attend
         before = self.model.config._attn_implementation
         self.model.config._attn_implementation = "by_hand"
         try:
@@ -43,6 +43,8 @@ class InjectedAttention:
             return logits if self.output == "logit" else logits.softmax(-1)
         finally:
             self.model.config._attn_implementation = before
+            del ALL_ATTENTION_FUNCTIONS["by_hand"]  # it holds the model
+            self.matrix = None
 
 
 def by_hand(

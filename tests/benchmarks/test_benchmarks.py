@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import benchmarks
 from benchmarks.setup import sized_models
+from benchmarks.setup.meter import Meter
 from benchmarks.setup.results import Store
 from benchmarks.setup.spent import spent
 from captum_attattr import SelfAttentionAttribution
@@ -93,6 +94,28 @@ def test_speed(run_benchmark, tmp_path, monkeypatch):
     assert [cell["batch"] for cell in figures["cells"]] == [1, 2]
     assert all(cell["ours_seconds"] > 0 and cell["by_hand_64_seconds"] > 0 for cell in figures["cells"])
     assert "## Growth" in (tmp_path / "speed.md").read_text()
+
+
+def test_gpu(run_benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="finds no GPU"):
+        run_benchmark("gpu")
+    run_benchmark("gpu", "--quick", "--patience", "0")
+    figures = json.loads((tmp_path / "gpu.json").read_text())
+    assert (len(figures["classifier"]), len(figures["decoder"])) == (12, 4)
+    assert all(case["seconds"] > 0 for case in figures["classifier"] + figures["decoder"])
+    assert next(case["rows"] for case in figures["classifier"] if "injected" in case["how"]) in (16, 64)
+    assert all(case["gap"] < 1e-2 for case in figures["decoder"] if case["dtype"] == "float32")
+    assert "| float32 | 1 | injected attention, 64 steps | ~" in (tmp_path / "gpu.md").read_text()
+
+
+def test_the_fastest_of_the_sizes_that_fit():
+    def work(size):
+        if size > 2:
+            raise torch.OutOfMemoryError
+        time.sleep(0.04 / size)
+
+    assert Meter("cpu", 1, 10).fastest(work, {4, 2, 1})[0] == 2
 
 
 def test_trials(run_benchmark, tmp_path, monkeypatch):
