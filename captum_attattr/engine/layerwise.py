@@ -31,12 +31,13 @@ class Layerwise(AttentionPath):
         self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks, steps: int
     ) -> Iterator[Group]:
         """See :meth:`AttentionPath.groups`: neighbouring layers whose first points fit one run of the model."""
-        batches, count = GrowingBatches(recording, paths, target, chunks), recording.forward.batch_size * steps
+        batches, batch_size = GrowingBatches(recording, paths, target, chunks), recording.forward.batch_size
         places = sorted(range(len(paths)), key=lambda place: paths[place].state.index)
         while places:
             layers = [paths[place].state.index for place in places]
-            sizes = [recording.cost(layer).row_bytes for layer in layers for _ in range(count)]
-            fitting = max(1, chunks.fitting(sizes) // count)
+            first = [recording.cost(layers[0]).row_bytes] * batch_size  # the points at alpha = 1, which serve all
+            sizes = first + [recording.cost(layer).row_bytes for layer in layers for _ in range(batch_size * steps)]
+            fitting = (chunks.fitting(sizes) - batch_size) // (batch_size * steps)
             group = fitting if fitting > 1 and recording.joins(layers[0]) else 1
             yield Group({place: LayerWalk(recording, [paths[place]]) for place in places[:group]}, batches.evaluate)
             places = places[group:]

@@ -61,8 +61,10 @@ class OnlyRows(Mode):
     ) -> Any:
         """Run a function of torch, on narrowed sequences once narrowing has begun."""
         kwargs = kwargs or {}
+        if not self._begun:
+            return func(*args, **kwargs)
         shaping = getattr(func, "__name__", "") in _SHAPING
-        self._computing = self._computing or (self._begun and not shaping)
+        self._computing = self._computing or not shaping
         if self._computing and not shaping:
             args, kwargs = tree_map_only(Tensor, self._narrowed, (args, kwargs))
         return func(*args, **kwargs)

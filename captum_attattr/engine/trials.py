@@ -301,7 +301,7 @@ class Seen(NamedTuple):
 
     context: Tensor
     saved: int
-    """Memory kept for gradients up to it."""
+    """Memory kept for gradients up to it, without the context itself."""
     agrees: bool
     """Whether it is that of the clean pass, where the probe changes nothing."""
 
@@ -314,7 +314,7 @@ def _compared(state: LayerState, probe: Probe, seen: dict[int, Seen], saved: dic
         context, _ = call.proceed()
         own = context.detach()[probe.same.to(context.device)]
         ours, clean = (torch.where(state.attends[rows], c, 0) for c in (own, state.context[rows]))
-        seen[state.index] = Seen(context, sum(saved.values()), agree(ours, clean, 2 / 3))
+        seen[state.index] = Seen(context, sum(saved.values()) - context.nbytes, agree(ours, clean, 2 / 3))
         return context
 
     return substitute
