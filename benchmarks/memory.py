@@ -5,8 +5,9 @@
 * 512 tokens: ours as it comes, for all layers, against ``IntegratedGradients`` over injected attention as it comes (all
   steps of a layer in one batch) and with one row at a time, its least memory. By hand layers go one after the other,
   and the lowest one, whose graph is the largest, is measured alone; its seconds are times the number of layers.
-* Long inputs: head scores (``reduce="max"``) of a decoder with grouped heads, small and random, from 1,024 to 8,192
-  tokens, without a matrix of a whole layer; beside it one forward and backward pass of the model.
+* Long inputs: head and token scores (``reduce=("max", "received")``) of a decoder with grouped heads, small and random,
+  from 1,024 to 8,192 tokens, on both paths, without a matrix of a whole layer; beside them one forward and backward
+  pass of the model. A first attribution of a short text does not count.
 
 The figure is the peak of the resident set during the work less the resident set before it (Linux).
 """
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.setup.attributing import summary
 from benchmarks.setup.by_hand import by_hand
 from benchmarks.setup.command_line import command_line, parsed, settings_of
 from benchmarks.setup.machine import environment, resident_mebibytes
@@ -32,6 +34,8 @@ from benchmarks.setup.results import Store, table
 from benchmarks.setup.sized_models import BUNDLED, build, sentences
 from benchmarks.setup.timing import timed
 from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.attribution import PathName
+from captum_attattr.engine.path_kinds import path_named
 
 SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "ours, tolerance 0.01": ("ours", {"tolerance": 0.01}),
@@ -39,7 +43,14 @@ SHORT: dict[str, tuple[str, dict[str, Any]]] = {
     "injected attention, 20 steps": ("by_hand", {"rows": None}),
     "injected attention, 20 steps, one row at a time": ("by_hand", {"rows": 1}),
 }
-LONG = ("pass", "reduced")
+LONG: tuple[PathName, ...] = ("layerwise", "joint")
+TOLERANCE = 0.01
+
+
+LONG_HEAD = (
+    "tokens", "a pass: MiB", "seconds", "path", "MiB", "MiB per 1,024 tokens", "seconds", "evaluations a layer",
+    "passes an evaluation",
+)  # fmt: skip
 
 
 def measured(threads: int, case: dict[str, Any]) -> dict[str, float]:
@@ -57,8 +68,9 @@ def run_case(case: dict[str, Any]) -> None:
     work, times = long_work(case["long"], case["how"]) if "long" in case else short_work(case["size"], case["how"])
     before = resident_mebibytes()
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    seconds, _ = timed(work)
-    print(json.dumps({"mebibytes": resident_mebibytes("VmHWM") - before, "seconds": seconds * times}))
+    seconds, evaluations = timed(work)
+    found = {"mebibytes": resident_mebibytes("VmHWM") - before, "seconds": seconds * times}
+    print(json.dumps(found | ({"evaluations": evaluations} if isinstance(evaluations, float) else {})))
 
 
 def short_work(size: str, how: str) -> tuple[Callable[[], object], int]:
@@ -87,8 +99,14 @@ def long_work(tokens: int, how: str) -> tuple[Callable[[], object], int]:
 
     if how == "pass":
         return lambda: torch.autograd.backward(forward(ids)[:, 7].sum()), 1
-    method = SelfAttentionAttribution(forward, attention_layers(model))
-    return partial(method.attribute, ids, target=7, tolerance=0.01, reduce="max"), 1
+    method = SelfAttentionAttribution(forward, attention_layers(model), path=path_named(how))
+    method.attribute(ids[:, :64], target=7, n_steps=2)
+
+    def work() -> float:
+        method.attribute(ids, target=7, tolerance=TOLERANCE, reduce=("max", "received"))
+        return summary(method)["evaluations"]
+
+    return work, 1
 
 
 def markdown(figures: dict[str, Any]) -> str:
@@ -102,10 +120,12 @@ def markdown(figures: dict[str, Any]) -> str:
     ]  # fmt: skip
     long = [
         [
-            tokens, *(form.format(**found[how]) for how in LONG for form in ("{mebibytes:.0f}", "{seconds:.1f}")),
-            f"{found['reduced']['mebibytes'] / int(tokens) * 1024:.0f}",
+            tokens, f"{one['mebibytes']:.0f}", f"{one['seconds']:.1f}", path, f"{found[path]['mebibytes']:.0f}",
+            f"{found[path]['mebibytes'] / int(tokens) * 1024:.0f}", f"{found[path]['seconds']:.1f}",
+            f"{found[path]['evaluations']:.1f}",
+            f"{found[path]['seconds'] / found[path]['evaluations'] / one['seconds']:.2f}" if path == "joint" else "",
         ]
-        for tokens, found in figures["long"].items()
+        for tokens, found in figures["long"].items() for one in [found["pass"]] for path in LONG
     ]  # fmt: skip
     return f"""# Memory
 
@@ -120,10 +140,11 @@ By hand the lowest layer, which needs the most, was measured; seconds are those 
 
 ## Long inputs
 
-Head scores of every layer (`reduce="max"`, tolerance 0.01) of a decoder with 4 layers, 8 heads in 2 groups and width
-256, random weights, beside one forward and backward pass of the model.
+Head and token scores of every layer (`reduce=("max", "received")`, tolerance {TOLERANCE}) of a decoder with 4 layers, 8
+heads in 2 groups and width 256, random weights, beside one forward and backward pass of the model. On the joint path an
+evaluation is a pass of the whole model: its time is given in such passes.
 
-{table(["tokens", "a pass: MiB", "seconds", "head scores: MiB", "seconds", "MiB per 1,024 tokens"], long)}
+{table(LONG_HEAD, long)}
 """
 
 
@@ -136,8 +157,8 @@ def main() -> None:
     if args.case:
         run_case(args.case)
         return
-    settings = settings_of(args, "case")
-    store = Store(args.output / "memory.jsonl", settings, len(args.sizes) * len(SHORT) + len(args.tokens) * len(LONG))
+    settings, cases = settings_of(args, "case"), len(args.sizes) * len(SHORT) + len(args.tokens) * (1 + len(LONG))
+    store = Store(args.output / "memory.jsonl", settings, cases)
 
     def found(**case: Any) -> Any:
         return store.get(" ".join(map(str, case.values())), measured, args.threads, case)
@@ -146,7 +167,7 @@ def main() -> None:
         "settings": settings,
         "environment": environment(),
         "short": {size: {how: found(size=size, how=how) for how in SHORT} for size in args.sizes},
-        "long": {str(tokens): {how: found(long=tokens, how=how) for how in LONG} for tokens in args.tokens},
+        "long": {str(tokens): {how: found(long=tokens, how=how) for how in ("pass", *LONG)} for tokens in args.tokens},
     }
     store.finish(figures, markdown(figures))
 

@@ -14,7 +14,6 @@ Three parts, each with both sides in one run and in turn:
 * Growth: time against layers, tokens and batch.
 
 The bundled model is trained; BERT-base and BERT-large sizes have random weights, which need the first rule of
-evaluations only (the evaluations used are in the table). Where the whole work would take minutes, first and last layer
-are timed, and for Captum's methods one batch of steps as large as they are given, and the rest is filled in between,
-since time is a straight line in both: these cells say "~".
+evaluations only (the evaluations used are in the table). Work that would take long is timed in a part and filled in, by
+the rule that the page states: these figures say "~".
 """

@@ -22,18 +22,10 @@ def main() -> None:
     parser.add_argument("--tokens", nargs="+", type=int, default=[32, 128, 512])
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--layers", type=int, help="another depth for the sizes with random weights (a quick look)")
-    parser.add_argument(
-        "--patience", type=float, default=8, help="seconds of 20 forward passes a layer, in cells that are timed whole"
-    )
-    parser.add_argument(
-        "--most", type=float, default=5, help="seconds of a forward pass of the batch, in cells that are measured"
-    )
-    parser.add_argument(
-        "--skip", nargs="*", default=[], metavar="CELL", help='cells to leave out: "SIZE, TOKENS, BATCH"'
-    )
+    parser.add_argument("--patience", type=float, default=10, help="seconds; longer work is timed once, or in a part")
     parser.add_argument("--repeats", type=int, default=3)
     args = parsed(parser)
-    settings = settings_of(args, "skip")
+    settings = settings_of(args)
     store = Store(args.output / "speed.jsonl", settings)
     grid = [(size, tokens, batch) for size in args.sizes for tokens in args.tokens for batch in args.batch]
     figures = {

@@ -16,20 +16,19 @@ HEAD = (
 def row(c: dict[str, Any]) -> list[str]:
     """A model, a length and a batch."""
     start = [c["size"], str(c["tokens"]), str(c["batch"])]
-    if "ours_seconds" not in c:
-        return [*start, "not measured", *[""] * (len(HEAD) - 4)]
-    mark = "~" if c["estimated"] else ""
-    ours, hand, short = c["ours_seconds"], c["by_hand_64_seconds"], c["by_hand_20_seconds"]
-    errors = [c[f"{side}_error"] for side in ("ours", "by_hand_64", "by_hand_20") if f"{side}_error" in c]
+    sides = ("ours", "by_hand_64", "by_hand_20", "tokens_only")
+    ours, hand, short, tokens = (f"{'~' * c[f'{side}_estimated']}{c[f'{side}_seconds']:.3g} s" for side in sides)
+    seconds = c["ours_seconds"]
+    errors = [c[f"{side}_error"] for side in sides[:3] if f"{side}_error" in c]
     return [
-        *start, f"{mark}{ours:.3g} s", f"{c['evaluations']:.1f}", f"{mark}{hand:.3g} s", f"{mark}{short:.3g} s",
-        f"**{hand / ours:.0f}**", f"{short / ours:.1f}", f"{mark}{c['tokens_only_seconds']:.3g} s",
-        f"{ours / c['tokens_only_seconds']:.2f}", ", ".join(f"{error:.0e}" for error in errors),
+        *start, ours, f"{c['evaluations']:.1f}", hand, short, f"**{c['by_hand_64_seconds'] / seconds:.1f}**",
+        f"{c['by_hand_20_seconds'] / seconds:.1f}", tokens, f"{seconds / c['tokens_only_seconds']:.2f}",
+        ", ".join(f"{error:.0e}" for error in errors),
     ]  # fmt: skip
 
 
 def markdown(figures: dict[str, Any]) -> str:
-    work = figures["same_work"]
+    work, patience = figures["same_work"], figures["settings"]["patience"]
     grown = [
         [what, ", ".join(f"{n}: {seconds:.3g} s" for n, seconds in points)]
         for what, points in figures["growth"].items()
@@ -44,11 +43,13 @@ Made by `python -m benchmarks.speed`; {line(figures["environment"])}. float32, b
 ## The same answer
 
 All token pairs of all heads of all layers, against `IntegratedGradients` over injected attention with 64 and 20 left
-Riemann steps, and against `LayerIntegratedGradients` on the embeddings with 50 steps, one score a token. "~": first and
-last layer timed, one batch of steps by hand, the rest filled in. The bundled model is trained, the others have random
-weights, which need 3 evaluations; trained ones need somewhat more ([tolerance](tolerance.md)). The true error is
-relative, in the worst layer, against 64 Gauss-Legendre nodes. Not measured: cells in which one forward pass of the
-batch takes over {figures["settings"]["most"]:.0f} s, and those left out by `--skip`.
+Riemann steps, and against `LayerIntegratedGradients` on the embeddings with 50 steps, one score a token. Medians of
+three runs; one run where it takes over {patience:.0f} s. Captum's methods get the faster of two numbers of rows a run.
+"~", filled in: where ours would take over {5 * patience:.0f} s, the first and the last layer were timed; where Captum's
+would take over {patience:.0f} s, one run of steps was, of injected attention in the first and the last layer: time is
+a straight line in both. The bundled model is trained, the others have random weights, which need 3 evaluations;
+trained ones need somewhat more ([tolerance](tolerance.md)). The true error is relative, in the worst layer, against 64
+Gauss-Legendre nodes.
 
 {table(HEAD, [row(cell) for cell in figures["cells"]])}
 
