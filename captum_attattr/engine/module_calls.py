@@ -86,8 +86,8 @@ class ModuleCalls:
             with_kwargs = torch_module._global_forward_hooks_with_kwargs
             entered, left = RemovableHandle(before), RemovableHandle(after, extra_dict=[always, with_kwargs])
             self._hooks += [entered, left]
-            before[entered.id], after[left.id] = self._enter, self._leave
             always[left.id] = with_kwargs[left.id] = True
+            before[entered.id], after[left.id] = self._enter, self._leave
             return function()
 
         return undoing(followed)
@@ -117,9 +117,11 @@ class ModuleCalls:
         self._stack.append(_Open(module, self._occurrences[module], len(self.begun)))
         self._occurrences[module] += 1
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, *given: Any) -> None:
+        # In another thread, which may meet the hook while it is removed, keyword arguments may not be given.
         if threading.get_ident() != self._thread or self._stack[-1].module is not module:
             return
+        kwargs, output = given
         call = self._stack.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
         leaves, form = tree_flatten(output)

@@ -77,7 +77,7 @@ def test_every_row_is_done_once_whatever_fits(count, fits, at_once):
         return some
 
     for _ in range(2):
-        for some in chunks.run(job, 1000, count):
+        for some in chunks.run(job, [1000] * count):
             done[some] += 1
     assert torch.equal(done, torch.full_like(done, 2))
     second = tried[len(tried) // 2 :]
@@ -89,7 +89,7 @@ def test_a_row_that_does_not_fit_says_what_to_do():
         raise no_memory()
 
     with pytest.raises(MemoryError, match=r"single row .*fewer tokens.*reduce="):
-        list(Chunks(2, None, CPU).run(job, 1, 6))
+        list(Chunks(2, None, CPU).run(job, [1] * 6))
 
 
 def test_other_errors_are_not_tried_again():
@@ -100,7 +100,7 @@ def test_other_errors_are_not_tried_again():
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        list(Chunks(2, None, CPU).run(job, 1, 6))
+        list(Chunks(2, None, CPU).run(job, [1] * 6))
     assert len(calls) == 1
 
 
