@@ -20,10 +20,13 @@ class Mode(TorchFunctionMode):
 
         def under_it(undo: list[Undo]) -> T:
             undo.append(self._leave)
-            self.__enter__()  # type: ignore[no-untyped-call]
+            self._enter()
             return function()
 
         return undoing(under_it)
+
+    def _enter(self) -> None:
+        self.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self) -> None:
         while self in _get_current_function_mode_stack():

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from captum_attattr.attention import AttentionCall, Result, UnsupportedModelError, intercepted
 from captum_attattr.engine.forward import Forward
 from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.layer_state import LayerState, agree
+from captum_attattr.engine.leaves import leaves_of, leaves_of_arguments, lengths
 from captum_attattr.engine.memory import is_out_of_memory
-from captum_attattr.engine.module_calls import EndedCall, ModuleCalls, arguments_of
+from captum_attattr.engine.module_calls import EndedCall, ModuleCalls
 
 
 class OtherRowsError(UnsupportedModelError):
@@ -44,14 +44,14 @@ class BatchAxis:
 
     def rows_of(self, call: EndedCall, rows: Tensor, batch_size: int) -> Any:
         """Return a module call's output for these rows of the batch, with repetition."""
-        leaves, form = tree_flatten(call.output)
+        leaves, rebuild = leaves_of(call.output)
         known = self.follow(call, leaves)
         if not known:
             known = [isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) == batch_size for leaf in leaves]
         picked = [
             _picked(leaf, rows, batch_size) if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
         ]
-        return tree_unflatten(picked, form)
+        return rebuild(picked)
 
     def follow(self, call: EndedCall, leaves: Sequence[Any]) -> Sequence[bool]:
         """Return which tensors of a module call's output follow the batch; none of them where it is not known."""
@@ -64,15 +64,16 @@ class BatchAxis:
         Raises:
             OtherRowsError: It is not known which of the arguments follow the batch.
         """
-        leaves, form = arguments_of(args, kwargs)
+        leaves, rebuild = leaves_of_arguments(args, kwargs)
         known = [] if self.follows_in is None else self.follows_in[call.place]
-        lengths = [len(leaf) for leaf, follows in zip(leaves, known, strict=False) if follows]
-        if len(known) != len(leaves) or any(length % of for length in lengths):
+        if len(known) != len(leaves) or any(
+            n % of for n, follows in zip(lengths(leaves), known, strict=True) if follows
+        ):
             raise OtherRowsError(f"The arguments of {type(call.module).__name__} are not those of the clean pass.")
         some = [
             leaf[: len(leaf) // of * count] if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
         ]
-        args, kwargs = tree_unflatten(some, form)
+        args, kwargs = rebuild(some)
         return args, kwargs
 
 

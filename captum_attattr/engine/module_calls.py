@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch.nn.modules.module as torch_module
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 from torch.utils.hooks import RemovableHandle
 
 from captum_attattr.attention import UnsupportedModelError
 from captum_attattr.attention.undoing import Undo, undoing
+from captum_attattr.engine.leaves import leaves_of, leaves_of_arguments, lengths
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class EndedCall:
 
     def hands_on(self, steps: Collection[int]) -> bool:
         """Whether its output holds one of these tensors, given by ``id``."""
-        return bool(steps) and any(id(leaf) in steps for leaf in tree_flatten(self.output)[0])
+        return bool(steps) and any(id(leaf) in steps for leaf in leaves_of(self.output)[0])
 
 
 @dataclass
@@ -58,7 +58,7 @@ class ModuleCalls:
     Attributes:
         begun: The modules of all calls, in the order in which they began.
         sizes: By module call: the length of each tensor of its output; -1 for anything without a length.
-        sizes_in: The same of its arguments, as :func:`arguments_of` lists them.
+        sizes_in: The same of its arguments, as :func:`leaves_of_arguments` lists them.
         roots: The outermost modules.
     """
 
@@ -124,20 +124,10 @@ class ModuleCalls:
         kwargs, output = given
         call = self._stack.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
-        leaves, form = tree_flatten(output)
-        self.sizes[place] = _lengths(leaves)
-        self.sizes_in[place] = _lengths(arguments_of(args, kwargs)[0])
+        leaves, rebuild = leaves_of(output)
+        self.sizes[place], self.sizes_in[place] = lengths(leaves), lengths(leaves_of_arguments(args, kwargs)[0])
         # In new containers: models may change the contents of the ones that they returned.
-        self._stack[-1].ended.append(EndedCall(module, call.occurrence, place, tree_unflatten(leaves, form), inside))
-
-
-def _lengths(leaves: Sequence[Any]) -> list[int]:
-    return [len(one) if isinstance(one, Tensor) and one.dim() else -1 for one in leaves]
-
-
-def arguments_of(args: Any, kwargs: Any) -> tuple[list[Any], TreeSpec]:
-    """Return the arguments of a module call one by one, and their form; objects (caches) are not taken apart."""
-    return tree_flatten((args, kwargs), is_leaf=lambda value: not isinstance(value, (tuple, list, dict)))
+        self._stack[-1].ended.append(EndedCall(module, call.occurrence, place, rebuild(leaves), inside))
 
 
 def _refuse_what_cannot_be_followed(module: nn.Module) -> None:

@@ -98,12 +98,10 @@ class Recording:
         lengths = len(self.states[0].lengths().unique())
         modes = tuple((id(module), module.training) for module in modules.begun)
         known, same = findings or Findings(), (modes, forward.batch_size == 1, lengths == 1)
-        self._axis = self._keeping_state(
-            lambda: known.recall(
-                forward.function,
-                (same, forward.standing, *self._windows.values()),
-                lambda: find_axis(forward, self._layers, self.states, modules),
-            )
+        self._axis = known.recall(
+            forward.function,
+            (same, forward.standing, *self._windows.values()),
+            lambda: self._keeping_state(lambda: find_axis(forward, self._layers, self.states, modules)),
         )
         from_last = ReplayPlan(self._ended[self._last], None)
         self._trials = Trials(

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from captum_attattr.attention.stand_ins import in_place_of_forward
 from captum_attattr.engine.batch_axis import BatchAxis
+from captum_attattr.engine.leaves import leaves_of
 from captum_attattr.engine.module_calls import EndedCall
 
 T = TypeVar("T")
@@ -94,8 +94,8 @@ class ReplayRows:
             first = own(*args, **kwargs)
         finally:
             self.count = present
-        leaves, form = tree_flatten(first)
-        others, _ = tree_flatten(self._recorded_output(one.call, one.running))
+        leaves, rebuild = leaves_of(first)
+        others, _ = leaves_of(self._recorded_output(one.call, one.running))
         follow = self._axis.follow(one.call, others)
         both = zip(leaves, others, follow, strict=True)
-        return tree_unflatten([torch.cat([a, b.to(a)]) if grows else a for a, b, grows in both], form)
+        return rebuild([torch.cat([a, b.to(a)]) if grows else a for a, b, grows in both])

@@ -50,19 +50,20 @@ class OnlyRows(Mode):
     def __init__(self, rows: slice, length: int) -> None:
         super().__init__()
         self.rows, self._length = rows, length
-        self._begun = self._computing = False
+        self._computing = False
 
     def begin(self) -> None:
-        """Begin to narrow sequences: the last attention call has ended."""
-        self._begun = True
+        """Begin to narrow sequences: the last attention call has ended. Until then the mode would only cost time."""
+        super()._enter()
+
+    def _enter(self) -> None:
+        """Wait for :meth:`begin`."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:
         """Run a function of torch, on narrowed sequences once narrowing has begun."""
         kwargs = kwargs or {}
-        if not self._begun:
-            return func(*args, **kwargs)
         shaping = getattr(func, "__name__", "") in _SHAPING
         self._computing = self._computing or not shaping
         if self._computing and not shaping:
