@@ -66,12 +66,13 @@ class BatchAxis:
         """
         leaves, rebuild = leaves_of_arguments(args, kwargs)
         known = [] if self.follows_in is None else self.follows_in[call.place]
-        if len(known) != len(leaves) or any(
-            n % of for n, follows in zip(lengths(leaves), known, strict=True) if follows
-        ):
+        # One that is left out where it says nothing (a mask of ones) has no length.
+        sizes = [size for size, follows in zip(lengths(leaves), known, strict=False) if follows and size >= 0]
+        if len(known) != len(leaves) or any(size % of for size in sizes):
             raise OtherRowsError(f"The arguments of {type(call.module).__name__} are not those of the clean pass.")
         some = [
-            leaf[: len(leaf) // of * count] if follows else leaf for leaf, follows in zip(leaves, known, strict=True)
+            leaf[: len(leaf) // of * count] if follows and isinstance(leaf, Tensor) else leaf
+            for leaf, follows in zip(leaves, known, strict=True)
         ]
         args, kwargs = rebuild(some)
         return args, kwargs
@@ -86,9 +87,10 @@ def find_axis(
         UnsupportedModelError: The rows of a layer's attention are not those of the batch, in their order.
         ValueError: The forward function adds to a cache of keys and values.
     """
-    rows = torch.tensor([0, 0] if forward.batch_size == 1 else [forward.batch_size - 1], device="cpu")
+    # Of several the shortest, as models may leave a mask out that forbids nothing.
+    rows = [0, 0] if forward.batch_size == 1 else [int(states[0].lengths().argmin())]
     try:
-        other = _pass_of(rows, forward, layers)
+        other = _pass_of(torch.tensor(rows, device="cpu"), forward, layers)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -98,7 +100,7 @@ def find_axis(
             return BatchAxis(None, None, one_by_one=True)
         _refuse_standing(forward, error)
         return BatchAxis(None, None, one_by_one=False)  # sizes decide then: replays are tested before they are used
-    return _compared(forward.batch_size, first, states, rows, other)
+    return _compared(forward.batch_size, first, states, torch.tensor(rows, device="cpu"), other)
 
 
 def by_example(call: AttentionCall, examples: int, wanted: bool) -> AttentionCall:

@@ -55,8 +55,8 @@ class Found:
 
     layers: dict[int, Finding] = field(default_factory=dict)
     """By attention call."""
-    joins: dict[int, bool] = field(default_factory=dict)
-    """By attention call: whether rows of the layers above may join on the way."""
+    joins: dict[tuple[int, ...], bool] = field(default_factory=dict)
+    """By attention calls: whether rows of all of them may join in replays from the lowest one."""
     rows_independent: dict[bool, bool] = field(default_factory=dict)
     """Whether the part after the last attention call treats each row of a batch independently; key True: with rows of
     the sequence left out, key False: with all of them."""

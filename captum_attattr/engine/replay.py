@@ -147,12 +147,12 @@ class Recording:
 
     def joins(self, first: int) -> bool:
         """Whether rows of the layers above may join in a replay from attention call ``first``, as a check has shown."""
-        plan = self.plan(first)
-        if first not in self._findings.joins:
+        plan, known = self.plan(first), self._findings.joins
+        layers = tuple(sorted(state.index for state in self.states if state.index >= first))
+        if layers not in known:
             may = bool(plan.ended) and self._in_place and not self.one_by_one
-            found = may and self._keeping_state(partial(self._trials.joins, plan, first))
-            self._findings.joins[first] = found
-        return self._findings.joins[first]
+            known[layers] = may and self._keeping_state(partial(self._trials.joins, plan, first))
+        return known[layers]
 
     def cost(self, layer: int) -> Cost:
         """Return what a row costs whose attention is replaced in an attention call, from the checks made so far."""

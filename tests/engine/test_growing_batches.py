@@ -184,3 +184,22 @@ def test_what_a_row_costs_is_known_by_layer():
     apart = [recording.cost(recording.states[0].index).row_bytes for recording in alone]
     assert together == sorted(together, reverse=True)
     assert all(0.99 * own <= known <= 1.3 * own for own, known in zip(apart, together, strict=True))
+
+
+@pytest.mark.parametrize("longest", [0, 1])
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_a_mask_that_is_left_out_where_it_forbids_nothing(name, longest):
+    """A longest example by itself has no mask: neither where it is last, nor where it alone has not converged."""
+    model = case(BY_NAME[name], attention="sdpa").model
+    layers, mask = attention_layers(model), torch.ones(2, 7, dtype=torch.long)
+    mask[1 - longest, 4:] = 0
+    forward = lambda ids, mask: model(ids, attention_mask=mask, use_cache=False).logits
+    assert joins(forward, layers, ids(2, 7), mask)
+    options = {"target": 1, "tolerance": 1e-4, "additional_forward_args": mask}
+    together = SelfAttentionAttribution(forward, layers)
+    found = together.attribute(ids(2, 7), **options)
+    for example in (0, 1):
+        alone = {**options, "additional_forward_args": mask[example : example + 1]}
+        apart = SelfAttentionAttribution(forward, layers).attribute(ids(2, 7)[example : example + 1], **alone)
+        for one, other in zip(found, apart, strict=True):
+            assert_agree(one[example : example + 1], other, digits=1e-9)

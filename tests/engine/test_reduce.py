@@ -49,13 +49,14 @@ def attribute(c, path="layerwise", layers=None, multiply=True, **options):
 
 
 @families
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
 @pytest.mark.parametrize("block", [1, 2**26], ids=["a query at a time", "at once"])
-def test_every_score_equals_that_of_all_attributions(family, block, monkeypatch):
+def test_every_score_equals_that_of_all_attributions(family, path, block, monkeypatch):
     c = case(family, batch=3)
-    whole = attribute(c, n_steps=4)
+    whole = attribute(c, path, n_steps=4)
     monkeypatch.setattr("captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", block)
-    again = attribute(c, n_steps=4)
-    reduced = attribute(c, n_steps=4, reduce=tuple(BY_HAND))
+    again = attribute(c, path, n_steps=4)
+    reduced = attribute(c, path, n_steps=4, reduce=tuple(BY_HAND))
     for attributions, same, scores in zip(whole, again, reduced, strict=True):
         torch.testing.assert_close(same, attributions, rtol=1e-9, atol=1e-13)
         assert isinstance(scores, tuple)
@@ -210,8 +211,10 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
+@pytest.mark.parametrize("path", ["layerwise", "joint"])
+@pytest.mark.parametrize("options", [{"n_steps": 2}, {"tolerance": 1e-4}], ids=["a fixed rule", "a tolerance"])
 @pytest.mark.parametrize("name", ["bert", "llama"])
-def test_no_matrix_of_a_layer_is_made(name, monkeypatch):
+def test_no_matrix_of_a_layer_is_made(name, path, options, monkeypatch):
     monkeypatch.setattr(
         "captum_attattr.engine.layer_state._CPU_BLOCK_BYTES", 4 * 4 * 300 * 20
     )  # twenty queries of four heads
@@ -223,9 +226,9 @@ def test_no_matrix_of_a_layer_is_made(name, monkeypatch):
         model.bert.embeddings.position_ids = torch.arange(300)[None]
         model.bert.embeddings.token_type_ids = torch.zeros(1, 300, dtype=torch.long)
     ids = torch.randint(5, 60, (1, 300), generator=torch.Generator().manual_seed(0))
-    method = SelfAttentionAttribution(lambda i: model(i).logits, attention_layers(model))
+    method = SelfAttentionAttribution(lambda i: model(i).logits, attention_layers(model), path=path)
     with LargestTensor() as largest:
-        method.attribute(ids, target=1, n_steps=2, reduce=("max", "received", TopPairs(10)))
+        method.attribute(ids, target=1, reduce=("max", "received", TopPairs(10)), **options)
     assert largest.entries < 300 * 300  # not even one head's
     with LargestTensor() as largest:
         method.attribute(ids, target=1, n_steps=2)
