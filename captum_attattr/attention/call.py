@@ -151,6 +151,10 @@ class AttentionCall(ABC):
         """Return the values (batch, head, key, dim), repeated for grouped heads."""
         return self._by_example(self._values())
 
+    def grouped_values(self) -> Tensor:
+        """Return the values (batch, head or group, key, dim), not repeated for grouped heads."""
+        return self.values()
+
     def pairs(self) -> Tensor:
         """Return which (query, key) pairs count (batch, 1 or head, query, key): those that the mask allows.
 
@@ -198,6 +202,10 @@ class QueryKeyCall(AttentionCall):
     def like(self) -> Tensor:
         """See :attr:`AttentionCall.like`."""
         return self.value
+
+    def grouped_values(self) -> Tensor:
+        """See :meth:`AttentionCall.grouped_values`."""
+        return self._by_example(self.value)
 
     def with_values_of(self, other: Self) -> Self:
         """See :meth:`AttentionCall.with_values_of`."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
+from captum_attattr.attention.call import repeated_row
 from captum_attattr.engine.layer_path import LayerPath
 
 
@@ -54,15 +55,9 @@ class FrozenAttention:
         """Compute A0 V, None for zero, and (A - A0) V."""
         if self._matrices is None:
             return None, self.path.state.call.select(examples).with_values_of(call).proceed()[0]
-        values = values_met(call, len(examples))
+        values = repeated_row(call.values(), len(examples))
         start, change = (_applied(matrices, values, examples) for matrices in self._matrices)
         return start, change
-
-
-def values_met(call: AttentionCall, rows: int) -> Tensor:
-    """Return the values (R, H, K, D) of a call, also where its one row of keys and values serves all queries."""
-    values = call.values()
-    return values.expand(rows, *values.shape[1:]) if len(values) == 1 else values
 
 
 def _applied(matrices: Tensor, values: Tensor, examples: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.joining import Joining, Part
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.walks import Points, Wanted
+from captum_attattr.engine.walks import Points, PointState, Wanted
 
 
 class _Rows(NamedTuple):
@@ -97,9 +97,9 @@ class GrowingBatches:
         if rows.wanted is not None:
             _hand_over(rows, points)
             return
-        for path, gradient in zip(self._paths, points.gradients, strict=True):
-            slopes = _slopes(path, rows.examples, gradient)
-            end = Points(points.outputs.to(slopes), slopes, [gradient], [])
+        for path, states in zip(self._paths, points.states, strict=True):
+            slopes = _slopes(path, rows.examples, torch.stack([state.gradient for state in states]))
+            end = Points(points.outputs.to(slopes), slopes, [states])
             known = self._ends.get(path.state.index)
             self._ends[path.state.index] = end if known is None else Points.from_parts([known, end])
 
@@ -132,13 +132,14 @@ class GrowingBatches:
             mine = slice(start, start + len(one.alphas))
             start = mine.stop
             if not gradients:
-                yield one, Points(scores[mine], scores.new_zeros(0), [], [])
+                yield one, Points(scores[mine], scores.new_zeros(0), [])
             elif one.wanted is None:
-                yield one, Points(scores[mine], scores.new_zeros(0), [g[mine].clone() for g in gradients.values()], [])
+                states = [_states(gradient[mine]) for gradient in gradients.values()]
+                yield one, Points(scores[mine], scores.new_zeros(0), states)
             else:
-                gradient = gradients[one.path.state.index][mine].clone()
+                gradient = gradients[one.path.state.index][mine]
                 slopes = _slopes(one.path, one.examples, gradient)
-                yield one, Points(scores[mine].to(slopes), slopes, [gradient], [])
+                yield one, Points(scores[mine].to(slopes), slopes, [_states(gradient)])
 
 
 def _runs(chosen: Tensor) -> Iterator[tuple[int, int, bool]]:
@@ -161,6 +162,11 @@ def _cut(rows: Sequence[_Rows], some: slice) -> list[_Rows]:
 def _hand_over(rows: _Rows, points: Points) -> None:
     if rows.wanted is not None:
         rows.wanted.take(slice(rows.first, rows.first + len(rows.alphas)), points)
+
+
+def _states(gradient: Tensor) -> list[PointState]:
+    """Return the states of points, without the gradients of other rows that lie beside theirs."""
+    return list(map(PointState, gradient.clone()))
 
 
 def _slopes(path: LayerPath, examples: Tensor, gradient: Tensor) -> Tensor:

@@ -10,15 +10,16 @@ from captum._utils.typing import TargetType
 from torch import Tensor
 
 from captum_attattr.attention import AttentionCall
+from captum_attattr.attention.call import repeated_row
 from captum_attattr.engine.chunks import Chunks
-from captum_attattr.engine.frozen_attention import FrozenAttention, values_met
+from captum_attattr.engine.frozen_attention import FrozenAttention
 from captum_attattr.engine.gradients import differentiated, with_gradients
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.layer_state import LayerState
 from captum_attattr.engine.paths import AttentionPath, Group
 from captum_attattr.engine.reductions import Gradient, Keep, LayerAttributions, gather
 from captum_attattr.engine.replay import Recording, Substitute
-from captum_attattr.engine.walks import Points, Totals, Walk, Wanted
+from captum_attattr.engine.walks import Points, PointState, Totals, Walk, Wanted
 
 
 class Joint(AttentionPath):
@@ -45,6 +46,7 @@ class LayerPoints(NamedTuple):
     context: Tensor
     slope: Tensor
     values: Tensor
+    """(R, H or group, K, D)."""
 
 
 class JointWalk(Walk):
@@ -55,8 +57,6 @@ class JointWalk(Walk):
         target: A target in any of Captum's forms.
         chunks: The number of rows that a run may have.
     """
-
-    values_change = True
 
     def __init__(self, recording: Recording, paths: Sequence[LayerPath], target: TargetType, chunks: Chunks) -> None:
         super().__init__(recording, paths)
@@ -82,12 +82,13 @@ class JointWalk(Walk):
         output = self._recording.replay(plan, substitutes, examples)
         scores = self._recording.forward.scores(output, self._target, examples)
         if not wanted.gradients:
-            return Points(scores, scores.new_zeros(0), [], [])
+            return Points(scores, scores.new_zeros(0), [])
         layers = [met[path.state.index] for path in self.paths]
         gradients = differentiated(scores, [layer.context for layer in layers])
         both = zip(gradients, layers, strict=True)
         slopes = torch.stack([(gradient.to(one.slope) * one.slope).flatten(1).sum(1) for gradient, one in both]).sum(0)
-        return Points(scores.detach().to(slopes), slopes, list(gradients), [layer.values for layer in layers])
+        states = [list(map(PointState, one, layer.values)) for one, layer in zip(gradients, layers, strict=True)]
+        return Points(scores.detach().to(slopes), slopes, states)
 
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> dict[int, Substitute]:
         def scaled(frozen: FrozenAttention) -> Substitute:
@@ -95,7 +96,9 @@ class JointWalk(Walk):
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                met[frozen.path.state.index] = LayerPoints(context, slope, values_met(call, len(examples)).detach())
+                # A copy, as the values may be a part of a larger tensor, which would stay with them.
+                values = repeated_row(call.grouped_values().detach().clone(), len(examples))
+                met[frozen.path.state.index] = LayerPoints(context, slope, values)
                 return context
 
             return substitute
@@ -146,10 +149,13 @@ class JointTotals(Totals):
 
     def _stacked(self, place: int, cell: int) -> tuple[Tensor, Tensor]:
         """Return w_s G_s (H, Q, points * D) and V_s^T (H, points * D, K) of a cell."""
-        found, like = [], self._paths[place].context_change
+        like, states, kept = self._paths[place].context_change, list[PointState](), list[Tensor]()
         for points, weights, cells in self._added:
-            mine = (cells == cell).nonzero().flatten().to(like.device)
-            gradients, values = points.gradients[place][mine].to(like), points.values[place][mine].to(like)
-            weighted = weights.to(like)[mine].view(-1, 1, 1, 1) * gradients
-            found.append((weighted.permute(2, 1, 0, 3).flatten(2), values.permute(1, 0, 3, 2).flatten(1, 2)))
-        return torch.cat([one for one, _ in found], 2), torch.cat([one for _, one in found], 1)
+            rows = (cells == cell).nonzero().flatten()
+            states += [points.states[place][row] for row in rows.tolist()]
+            kept.append(weights[rows])
+        gradients = torch.stack([state.gradient for state in states]).to(like)
+        gradients *= torch.cat(kept).to(like).view(-1, 1, 1, 1)
+        values = torch.stack([state.values for state in states if state.values is not None]).to(like)
+        values = values.repeat_interleave(like.shape[2] // max(values.shape[1], 1), 1)
+        return gradients.permute(2, 1, 0, 3).flatten(2), values.permute(1, 0, 3, 2).flatten(1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from captum._utils.typing import TargetType
 from torch import Tensor
 
@@ -71,8 +72,8 @@ class LayerTotals(Totals):
 
     def add(self, points: Points, weights: Tensor, cells: Tensor) -> None:
         """See :meth:`Totals.add`."""
-        (gradient,) = points.gradients
-        weighted = weights.to(self._sums).view(-1, 1, 1, 1) * gradient
+        (states,) = points.states
+        weighted = weights.to(self._sums).view(-1, 1, 1, 1) * torch.stack([state.gradient for state in states])
         self._sums.index_add_(0, cells.to(self._sums.device), weighted.to(self._sums))
 
     def attributions(self, examples: Tensor, keep: Keep, other: LayerTotals | None = None) -> list[LayerAttributions]:

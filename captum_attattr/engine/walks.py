@@ -25,6 +25,15 @@ from captum_attattr.engine.replay import Recording
 T = TypeVar("T")
 
 
+class PointState(NamedTuple):
+    """What is kept of a layer at one point."""
+
+    gradient: Tensor
+    """dF/dC (Q, H, D)."""
+    values: Tensor | None = None
+    """V (H or group, K, D); None on the layerwise path, where V does not change."""
+
+
 class Points(NamedTuple):
     """Outputs and gradients at R points of a walk, each an example at an alpha."""
 
@@ -32,26 +41,26 @@ class Points(NamedTuple):
     """F (R,)."""
     slopes: Tensor
     """dF/dalpha (R,)."""
-    gradients: list[Tensor]
-    """By layer, dF/dC (R, Q, H, D)."""
-    values: list[Tensor]
-    """By layer, V (R, H, K, D); empty on the layerwise path, where V does not change."""
+    states: Sequence[Sequence[PointState]]
+    """By layer, the state at each of the R points: apart, so that points are chosen and put together without copies."""
 
     def select(self, rows: Tensor) -> Points:
         """Return some of the points, with repetition."""
-        outputs, slopes, gradients, values = self
-        return Points(outputs[rows], slopes[rows], [g[rows] for g in gradients], [v[rows] for v in values])
+        states = [[layer[row] for row in rows.tolist()] for layer in self.states]
+        return Points(self.outputs[rows], self.slopes[rows], states)
 
     @classmethod
     def from_parts(cls, parts: Sequence[Points]) -> Points:
         """Make the points of all parts, in their order."""
-        layers = ([torch.cat(same) for same in zip(*(part[field] for part in parts), strict=True)] for field in (2, 3))
-        return cls(torch.cat([part.outputs for part in parts]), torch.cat([part.slopes for part in parts]), *layers)
+        states: Sequence[Sequence[PointState]] = [
+            [state for layer in same for state in layer] for same in zip(*(part.states for part in parts), strict=True)
+        ]
+        return cls(torch.cat([part.outputs for part in parts]), torch.cat([part.slopes for part in parts]), states)
 
     @property
     def bytes(self) -> int:
         """The memory of the points."""
-        return sum(tensor.nbytes for tensor in (*self.gradients, *self.values))
+        return sum(tensor.nbytes for layer in self.states for state in layer for tensor in state if tensor is not None)
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,6 @@ class Walk(ABC):
         paths: The paths of these layers.
     """
 
-    values_change = False
-    """Whether a layer's values V change along the path."""
     end_is_known = False
     """Whether the point alpha = 1 costs nothing, since one pass serves all layers."""
 
@@ -100,9 +107,8 @@ class Walk(ABC):
 
     def no_points(self) -> Points:
         """Return an empty set of points, to which others can be added."""
-        none, states = self.paths[0].context_change.new_zeros(0), [path.state for path in self.paths]
-        values = [state.values[:0] for state in states] if self.values_change else []
-        return Points(none, none, [state.context[:0] for state in states], values)
+        none = self.paths[0].context_change.new_zeros(0)
+        return Points(none, none, [[] for _ in self.paths])
 
     def points(self, alphas: Tensor, examples: Tensor) -> Course[Points]:
         """Ask for F and its gradient for these examples, (R,), at these alphas, (R,)."""
