@@ -60,6 +60,8 @@ class LayerPath:
         attention = self.state.probabilities(queries, keys).to(self.context_change.dtype)
         if self.start is not None:
             attention = attention - self.start(queries)[..., :keys].to(attention)
+        elif bool(self.state.attends[:, queries].all()):
+            return attention  # a softmax gives pairs that the mask forbids exactly nothing beside any other
         return attention.masked_fill(~self.state.pairs(queries, keys), 0)
 
     def context(self, alphas: Tensor, examples: Tensor) -> Tensor:
