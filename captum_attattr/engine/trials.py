@@ -22,17 +22,13 @@ from captum_attattr.engine.gradients import kinks_above, saved_bytes, with_gradi
 from captum_attattr.engine.joining import Joining, Part, Substitute
 from captum_attattr.engine.layer_state import LayerState, agree, precision
 from captum_attattr.engine.memory import is_out_of_memory
+from captum_attattr.engine.nearness import close, near
 from captum_attattr.engine.plans import Cost, ReplayPlan
 from captum_attattr.engine.probes import Probe, alone, apart, moved
 from captum_attattr.engine.rows_read import CANDIDATES, Shadows, with_rows_only
 
 _SEVERAL = 3
 """Examples on which the lowest layer is tried: what meets there, or above, meets whichever they are."""
-# An output is an outlier when it is this many times the median: its size is not the usual one.
-_OUTLIER = 100.0
-# A median above this is that of labels that are ruled out (-1e9), not of outputs.
-_BANNED = 1e3
-
 Run = Callable[[ReplayPlan, Mapping[int, Substitute], Tensor, Mapping[int, int]], Tensor]
 """Runs a replay of some rows of the batch with some contexts replaced; the last argument is as for ``replay``."""
 
@@ -99,7 +95,7 @@ class Trials:
         if not self._is_clean(output, probe):
             return False, None
         other = shadows.look_up(output)
-        return True, None if other is None else _close(_left_alone(other, probe), _left_alone(output, probe))
+        return True, None if other is None else close(_left_alone(other, probe), _left_alone(output, probe))
 
     @with_gradients(False)
     def _replayed(self, context: Tensor, probe: Probe, rows_read: slice | None) -> Tensor:
@@ -113,7 +109,7 @@ class Trials:
         ours, theirs = _left_alone(output.detach(), probe), _left_alone(clean, probe)
         digits = precision(theirs.dtype, self.last_context.dtype)
         # An output near zero may be nearly all rounding: then its error is judged by what attention changes in it.
-        return _near(ours, theirs, digits ** (2 / 3)) or _near(ours, theirs, digits ** (1 / 2), self._effects)
+        return near(ours, theirs, digits ** (2 / 3)) or near(ours, theirs, digits ** (1 / 2), self._effects)
 
     @cached_property
     def _effects(self) -> Tensor:
@@ -254,33 +250,6 @@ def _left_alone(output: Tensor, probe: Probe) -> Tensor:
     """Select the rows of an output that the probe does not change; all of it if it has other rows than the probe."""
     has_rows = output.dim() > 0 and output.shape[0] == len(probe.rows)
     return output[probe.same.to(output.device)] if has_rows else output
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether two results of the same operations agree in all but the last digits."""
-    eps = torch.finfo(other.dtype).eps if other.is_floating_point() else 0.0
-    return _near(one, other, min(100 * eps, eps ** (2 / 3)))
-
-
-def _near(one: Tensor, other: Tensor, error: float, effects: Tensor | None = None) -> bool:
-    """Whether each entry agrees to a relative error, of its own size or of the usual size of an entry.
-
-    A label that is ruled out (-inf, -1e9) does not count for the usual size. With ``effects``, the sizes of what can
-    change in each output, these count in place of both.
-    """
-    if not other.is_floating_point() or one.dtype != other.dtype:
-        return torch.equal(one, other)
-    apart = (one != other) & ~(one.isnan() & other.isnan())
-    if not bool(apart.any()):
-        return True
-    one, other = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (one, other))
-    if effects is not None:
-        return bool(((one - other).abs() <= error * effects.to(other))[apart].all())
-    sizes = other.abs()[torch.isfinite(other) & (other != 0)]
-    if len(sizes) and float(sizes.median()) > _BANNED:
-        sizes = other.abs()[apart]
-    usual = float(sizes[sizes <= _OUTLIER * sizes.median()].max()) if len(sizes) else 0.0
-    return torch.allclose(one[apart], other[apart], rtol=error, atol=error * usual)
 
 
 def _mixing() -> ValueError:

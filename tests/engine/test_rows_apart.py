@@ -11,8 +11,8 @@ from torch import nn
 
 from captum_attattr import AttentionFunction, SelfAttentionAttribution, attention_layers
 from captum_attattr.demo import load_demo
+from captum_attattr.engine.nearness import near
 from captum_attattr.engine.rows_read import Shadows
-from captum_attattr.engine.trials import _near
 from captum_attattr.faithfulness import HeadRemoval, leave_one_out
 
 # Some of these functions index by numbers of their own, which no GPU stands (see test_batches.py).
@@ -209,8 +209,8 @@ def test_outputs_near_zero_of_a_model_whose_last_layer_hardly_counts(text):
 
 def test_numbers_in_half_precision_are_compared_beyond_its_range():
     one, other = torch.tensor([[4e4, 5e4], [6e4, 3.4e4]], dtype=torch.float16)
-    assert not _near(one, other, 0.01)
-    assert _near(one, one + 32, 0.01)
+    assert not near(one, other, 0.01)
+    assert near(one, one + 32, 0.01)
 
 
 @pytest.mark.parametrize("lengths", [(3, 5, 7), (7, 5, 3), (5, 7, 3), (7, 3, 7)])
