@@ -90,7 +90,7 @@ class AttentionCall(ABC):
 
     @abstractmethod
     def with_values_of(self, other: Self) -> Self:
-        """Return the call with the values of another one of the same layer, whose rows this one's single row serves."""
+        """Return the call with the values of another call of the same layer; a single row of either is repeated."""
 
     @abstractmethod
     def _computed(self) -> Result:

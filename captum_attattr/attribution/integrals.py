@@ -19,7 +19,7 @@ from captum_attattr.engine.gradients import with_gradients
 from captum_attattr.engine.integration import Convergence, Integral, Rise, integrate
 from captum_attattr.engine.layer_path import LayerPath
 from captum_attattr.engine.nested_rules import FIRST
-from captum_attattr.engine.paths import AttentionPath
+from captum_attattr.engine.paths import AttentionPath, Share
 from captum_attattr.engine.quadrature import check_steps, quadrature, steps_of
 from captum_attattr.engine.reductions import Keep
 from captum_attattr.engine.replay import Recording
@@ -88,7 +88,7 @@ def integrals_along(
     total = None if tolerance is not None else integration.n_steps * count * len(labels)
     first = integration.n_steps if tolerance is None else FIRST
 
-    def integral(walk: Walk, share: float) -> Course[Integral]:
+    def integral(walk: Walk, share: Share) -> Course[Integral]:
         if tolerance is not None:
             return Adaptation(walk, tolerance, integration.n_steps, clean, keep, share).integral()
         return integrate(walk, *quadrature(integration.method, integration.n_steps), keep, clean)
@@ -108,7 +108,7 @@ def rises_along(
     """Compute the rise of F, (B,), from A0 to A, on each walk of a kind of path."""
     clean = recording.forward.scores(recording.output, target)
 
-    def rise(walk: Walk, share: float) -> Course[Tensor]:
+    def rise(walk: Walk, share: Share) -> Course[Tensor]:
         start = yield from walk.start(recording.forward.all_rows)
         return Rise.from_outputs(walk, clean, start).change
 

@@ -172,8 +172,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
             reduce: Scores to return in place of all pairs: "sum", "absolute" or "max" of each head (batch, head),
                 "received" or "sent" of each token, or "first", what the first token reads, summed over heads (batch,
                 token), ``TopPairs(k)``, a :class:`Reduction` of your own, or a tuple of these. Memory then grows with
-                the number of tokens, not with its square, as no matrix of a whole layer is made; on the joint path
-                only where A0 is no attention at all.
+                the number of tokens, not with its square, as no matrix of a whole layer is made. On the joint path
+                this holds only for the default A0, no attention.
             show_progress: Show a progress bar on standard error.
 
         Returns:

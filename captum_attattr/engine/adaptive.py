@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -43,14 +44,20 @@ class Adaptation:
         n_steps: Maximum number of evaluations of each example.
         clean: F(A), (B,).
         keep: What to keep of the attributions.
-        share: The part of the memory for points that it may use.
+        share: Gives the part of the memory for points that it may use now.
     """
 
     def __init__(
-        self, walk: Walk, tolerance: float, n_steps: int, clean: Tensor, keep: Keep, share: float = 1.0
+        self,
+        walk: Walk,
+        tolerance: float,
+        n_steps: int,
+        clean: Tensor,
+        keep: Keep,
+        share: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._walk, self._tolerance, self._n_steps, self._keep = walk, tolerance, n_steps, keep
-        self._clean, self._most_bytes = clean, share * _MOST_BYTES
+        self._clean, self._share = clean, share
         self._answer: Integral | None = None
 
     def integral(self) -> Course[Integral]:
@@ -172,7 +179,7 @@ class Adaptation:
     def _chosen(self, panels: Panels, samples: Samples, answer: Integral, pending: Tensor, spent: Tensor) -> Tensor:
         """(P,): whether each panel is to be halved."""
         owners, chosen = panels.examples(samples), torch.zeros(len(panels.rows), dtype=torch.bool, device="cpu")
-        full = samples.points.bytes > self._most_bytes
+        full = samples.points.bytes > self._share() * _MOST_BYTES
         limits = (self._allowed_error(answer), answer.allowed_gap(self._tolerance))
         errors, gaps = (limit[pending.to(limit.device)].tolist() for limit in limits)
         for example, error, gap in zip(pending.tolist(), errors, gaps, strict=True):

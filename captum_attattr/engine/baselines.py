@@ -55,7 +55,8 @@ def _of_layer(given: Any, state: LayerState) -> Start | None:
             f"(batch, head, query, key) = {state.shape}."
         )
     matrix = given.detach().to(device)
-    has_queries = matrix.dim() > 1 and matrix.shape[-2] > 1
+    matrix = matrix.reshape((1,) * (4 - matrix.dim()) + matrix.shape)
+    has_queries = matrix.shape[-2] > 1
     return lambda queries: matrix[..., queries, :] if has_queries else matrix
 
 

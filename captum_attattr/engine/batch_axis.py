@@ -66,7 +66,7 @@ class BatchAxis:
         """
         leaves, rebuild = leaves_of_arguments(args, kwargs)
         known = [] if self.follows_in is None else self.follows_in[call.place]
-        # One that is left out where it says nothing (a mask of ones) has no length.
+        # An argument that is None here (a mask that forbids nothing) has no length.
         sizes = [size for size, follows in zip(lengths(leaves), known, strict=False) if follows and size >= 0]
         if len(known) != len(leaves) or any(size % of for size in sizes):
             raise OtherRowsError(f"The arguments of {type(call.module).__name__} are not those of the clean pass.")
@@ -87,7 +87,7 @@ def find_axis(
         UnsupportedModelError: The rows of a layer's attention are not those of the batch, in their order.
         ValueError: The forward function adds to a cache of keys and values.
     """
-    # Of several the shortest, as models may leave a mask out that forbids nothing.
+    # Of several examples the shortest: for the longest, models may leave out the mask, as it forbids nothing.
     rows = [0, 0] if forward.batch_size == 1 else [int(states[0].lengths().argmin())]
     try:
         other = _pass_of(torch.tensor(rows, device="cpu"), forward, layers)

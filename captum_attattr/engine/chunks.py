@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import TypeVar
 
 import torch
@@ -84,7 +84,10 @@ class Chunks:
         most = self._budget() if self._most_rows is None else None
         if self._most_bytes is not None:
             most = self._most_bytes if most is None else min(most, self._most_bytes)
-        together = len(sizes) if most is None else sum(total <= most for total in accumulate(max(s, 1) for s in sizes))
+        if most is None:
+            return min(len(sizes), self._most_rows or len(sizes))
+        totals = accumulate(max(size, 1) for size in sizes)
+        together = sum(1 for _ in takewhile(lambda total: total <= most, totals))
         return max(1, min(together, self._most_rows or together))
 
     def _release(self) -> None:

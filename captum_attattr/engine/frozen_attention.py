@@ -54,7 +54,9 @@ class FrozenAttention:
     def _products(self, call: AttentionCall, examples: Tensor) -> tuple[Tensor | None, Tensor]:
         """Compute A0 V, None for zero, and (A - A0) V."""
         if self._matrices is None:
-            return None, self.path.state.call.select(examples).with_values_of(call).proceed()[0]
+            frozen = self.path.state.call
+            frozen = frozen if self.path.state.shape[0] == 1 else frozen.select(examples)  # one row serves all
+            return None, frozen.with_values_of(call).proceed()[0]
         values = repeated_row(call.values(), len(examples))
         start, change = (_applied(matrices, values, examples) for matrices in self._matrices)
         return start, change

@@ -30,14 +30,14 @@ class _Rows(NamedTuple):
     alphas: Tensor
     examples: Tensor
     wanted: Wanted | None
-    """Who wants them; None for the points at alpha = 1, which are those of the lowest layer and serve all."""
-    first: int = 0
-    """The place of the first one among those that are wanted."""
+    """The request that they answer; None for the points at alpha = 1, which start at the lowest layer and serve all."""
+    offset: int = 0
+    """The place of the first of these points in the request."""
 
     def part(self, start: int, stop: int) -> _Rows:
         """Return some of them."""
         rows = slice(max(start, 0), max(stop, 0))
-        return self._replace(alphas=self.alphas[rows], examples=self.examples[rows], first=self.first + rows.start)
+        return self._replace(alphas=self.alphas[rows], examples=self.examples[rows], offset=self.offset + rows.start)
 
 
 class GrowingBatches:
@@ -70,6 +70,7 @@ class GrowingBatches:
         self._evaluate(others, gradients=True)
         for rows in ends:
             _hand_over(rows, self._ends[rows.path.state.index].select(rows.examples))
+            self._chunks.done(len(rows.alphas))
 
     @staticmethod
     def _rows(wanted: Wanted, start: int, stop: int) -> _Rows:
@@ -79,8 +80,9 @@ class GrowingBatches:
     def _evaluate(self, rows: Sequence[_Rows], gradients: bool) -> None:
         ordered = sorted(rows, key=lambda one: one.path.state.index)
         for batch in self._batches(ordered):
-            sizes = [self._recording.cost(one.path.state.index).row_bytes for one in batch for _ in one.alphas]
-            run = with_gradients(gradients)(lambda some, batch=batch: self._run(_cut(batch, some), gradients))
+            costs = [self._recording.cost(one.path.state.index).row_bytes for one in batch]
+            sizes = [cost for one, cost in zip(batch, costs, strict=True) for _ in range(len(one.alphas))]
+            run = with_gradients(gradients)(lambda some, batch=batch: self._run_some(_cut(batch, some), gradients))
             for found in self._chunks.run(run, sizes):
                 for one, points in found:
                     self._take(one, points)
@@ -88,9 +90,11 @@ class GrowingBatches:
 
     def _batches(self, rows: list[_Rows]) -> list[list[_Rows]]:
         """Put the rows of all layers into one batch where rows may join on the way, else those of each into its own."""
-        layers = [one.path.state.index for one in rows]
-        together = len(set(layers)) == 1 or (rows and self._recording.joins(layers[0]))
-        return [rows] if together else [[one] for one in rows]
+        return [rows] if self._may_join(rows) else [[one] for one in rows]
+
+    def _may_join(self, rows: Sequence[_Rows]) -> bool:
+        layers = {one.path.state.index for one in rows}
+        return len(layers) < 2 or self._recording.joins(min(layers))
 
     def _take(self, rows: _Rows, points: Points) -> None:
         """Hand the points over, or keep them as those of all layers at alpha = 1."""
@@ -103,6 +107,11 @@ class GrowingBatches:
             known = self._ends.get(path.state.index)
             self._ends[path.state.index] = end if known is None else Points.from_parts([known, end])
 
+    def _run_some(self, rows: Sequence[_Rows], gradients: bool) -> list[tuple[_Rows, Points]]:
+        """Evaluate a part of a batch, which may begin at a higher layer than the whole."""
+        parts = [rows] if self._may_join(rows) else [[one] for one in rows]
+        return [found for part in parts for found in self._run(part, gradients)]
+
     def _run(self, rows: Sequence[_Rows], gradients: bool) -> list[tuple[_Rows, Points]]:
         """Evaluate these points in one run of the model."""
         joining = Joining(list(self._parts(rows)))
@@ -111,8 +120,8 @@ class GrowingBatches:
         scores = self._recording.forward.scores(output, self._target, joining.rows)
         layers = list(joining.ranges)
         contexts = [joining.contexts[layer] for layer in layers]
-        found = dict(zip(layers, differentiated(scores, contexts) if gradients else contexts, strict=True))
-        return list(self._points(rows, joining, scores.detach(), found if gradients else {}))
+        found = dict(zip(layers, differentiated(scores, contexts), strict=True)) if gradients else {}
+        return list(self._points(rows, joining, scores.detach(), found))
 
     def _parts(self, rows: Sequence[_Rows]) -> Iterator[Part]:
         """Yield the rows of each layer; all layers take part where points at alpha = 1 serve them all."""
@@ -151,7 +160,7 @@ def _runs(chosen: Tensor) -> Iterator[tuple[int, int, bool]]:
 
 
 def _cut(rows: Sequence[_Rows], some: slice) -> list[_Rows]:
-    """Return those of all rows, counted on from layer to layer, that are in a range."""
+    """Return the rows in a range, where the rows of all layers are numbered through."""
     start, found = 0, []
     for one in rows:
         found.append(one.part(some.start - start, some.stop - start))
@@ -161,12 +170,12 @@ def _cut(rows: Sequence[_Rows], some: slice) -> list[_Rows]:
 
 def _hand_over(rows: _Rows, points: Points) -> None:
     if rows.wanted is not None:
-        rows.wanted.take(slice(rows.first, rows.first + len(rows.alphas)), points)
+        rows.wanted.take(slice(rows.offset, rows.offset + len(rows.alphas)), points)
 
 
 def _states(gradient: Tensor) -> list[PointState]:
-    """Return the states of points, without the gradients of other rows that lie beside theirs."""
-    return list(map(PointState, gradient.clone()))
+    """Return the states of points, each with memory of its own, which goes with it."""
+    return [PointState(row.clone()) for row in gradient]
 
 
 def _slopes(path: LayerPath, examples: Tensor, gradient: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rows of several layers in one replay: each row has the attention of one layer replaced."""
+"""One replay for several layers: in each row (an example at a point of a path) the attention of one is replaced."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Joining:
 
     @property
     def starts(self) -> dict[int, int]:
-        """By attention call, the number of rows that have joined below it."""
+        """By attention call, the number of rows that belong to lower layers."""
         return {index: rows.start for index, rows in self.ranges.items()}
 
     def substitutes(self) -> dict[int, Substitute]:
@@ -63,11 +63,16 @@ class Joining:
         return {part.state.index: partial(self._context, part) for part in self._parts}
 
     def _context(self, part: Part, call: AttentionCall) -> Tensor:
-        """Return the context of all rows that run: as computed, as given, and for those to come that of the pass."""
+        """Return the context of all rows that run.
+
+        It is computed for rows of lower layers, given for this layer's rows, and for rows of higher layers that of the
+        clean pass.
+        """
         mine, running = self.ranges[part.state.index], call.shape[0]
         contexts = [part.context]
         if mine.start:
-            contexts.insert(0, call.proceed()[0][: mine.start])
+            # These rows alone, so that the call does not count as computed for the others, whose weights are unknown.
+            contexts.insert(0, call.select(torch.arange(mine.start, device="cpu")).proceed()[0])
         if mine.stop < running:
             contexts.append(part.state.context[self.rows[mine.stop : running]])
         contexts = [context for context in contexts if len(context)]

@@ -87,7 +87,10 @@ class JointWalk(Walk):
         gradients = differentiated(scores, [layer.context for layer in layers])
         both = zip(gradients, layers, strict=True)
         slopes = torch.stack([(gradient.to(one.slope) * one.slope).flatten(1).sum(1) for gradient, one in both]).sum(0)
-        states = [list(map(PointState, one, layer.values)) for one, layer in zip(gradients, layers, strict=True)]
+        both = zip(gradients, layers, strict=True)
+        states = [
+            [PointState(g.clone(), v.clone()) for g, v in zip(one, layer.values, strict=True)] for one, layer in both
+        ]
         return Points(scores.detach().to(slopes), slopes, states)
 
     def _substitutes(self, alphas: Tensor, examples: Tensor, met: dict[int, LayerPoints]) -> dict[int, Substitute]:
@@ -96,8 +99,7 @@ class JointWalk(Walk):
                 context, slope = frozen.context(call, alphas, examples)
                 # The graph begins at the first layer: nothing below it has a gradient.
                 context = context if context.requires_grad or not torch.is_grad_enabled() else context.requires_grad_()
-                # A copy, as the values may be a part of a larger tensor, which would stay with them.
-                values = repeated_row(call.grouped_values().detach().clone(), len(examples))
+                values = repeated_row(call.grouped_values().detach(), len(examples))
                 met[frozen.path.state.index] = LayerPoints(context, slope, values)
                 return context
 

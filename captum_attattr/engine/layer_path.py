@@ -61,7 +61,7 @@ class LayerPath:
         if self.start is not None:
             attention = attention - self.start(queries)[..., :keys].to(attention)
         elif bool(self.state.attends[:, queries].all()):
-            return attention  # a softmax gives pairs that the mask forbids exactly nothing beside any other
+            return attention  # the softmax is exactly 0 for forbidden pairs if the query has any allowed one
         return attention.masked_fill(~self.state.pairs(queries, keys), 0)
 
     def context(self, alphas: Tensor, examples: Tensor) -> Tensor:

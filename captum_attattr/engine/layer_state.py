@@ -14,7 +14,7 @@ from torch import Tensor
 
 from captum_attattr.attention import AttentionCall, UnsupportedModelError
 
-# A CPU's caches hold a block of so many bytes; a GPU needs more to do at a time.
+# Bytes of a block: on a CPU it should fit the caches; a GPU needs larger ones to be busy.
 _CPU_BLOCK_BYTES = 8 * 2**20
 _GPU_BLOCK_BYTES = 256 * 2**20
 ALL = slice(None)

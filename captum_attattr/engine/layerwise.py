@@ -36,8 +36,9 @@ class Layerwise(AttentionPath):
         places = sorted(range(len(paths)), key=lambda place: paths[place].state.index)
         while places:
             layers = [paths[place].state.index for place in places]
-            first = [recording.cost(layers[0]).row_bytes] * batch_size  # the points at alpha = 1, which serve all
-            sizes = first + [recording.cost(layer).row_bytes for layer in layers for _ in range(batch_size * steps)]
+            costs = [recording.cost(layer).row_bytes for layer in layers]
+            first = costs[:1] * batch_size  # the points at alpha = 1, which serve all
+            sizes = first + [cost for cost in costs for _ in range(batch_size * steps)]
             fitting = (chunks.fitting(sizes) - batch_size) // (batch_size * steps)
             group = fitting if fitting > 1 and recording.joins(layers[0]) else 1
             yield Group({place: LayerWalk(recording, [paths[place]]) for place in places[:group]}, batches.evaluate)

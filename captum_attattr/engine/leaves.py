@@ -1,6 +1,6 @@
 """The leaves of what modules are given and give: tensors and other things, without the containers around them.
 
-As torch's pytrees, which take their time; most modules give a single tensor.
+Like torch's pytrees, with a shortcut for a single tensor, the usual case, since pytrees are slow.
 """
 
 from __future__ import annotations

@@ -118,10 +118,11 @@ class ModuleCalls:
         self._occurrences[module] += 1
 
     def _leave(self, module: nn.Module, args: Any, *given: Any) -> None:
-        # In another thread, which may meet the hook while it is removed, keyword arguments may not be given.
         if threading.get_ident() != self._thread or self._stack[-1].module is not module:
             return
-        kwargs, output = given
+        # After an error torch leaves the keyword arguments out.
+        *before, output = given
+        kwargs = before[0] if before else {}
         call = self._stack.pop()
         place, inside = call.begun - 1, self.begun[call.begun :]
         leaves, rebuild = leaves_of(output)

@@ -16,6 +16,9 @@ from captum_attattr.engine.walks import Course, Walk, Wanted, together
 
 T = TypeVar("T")
 
+Share = Callable[[], float]
+"""Gives the part of the memory that an integral may use now: others that have ended need none."""
+
 
 class Group(NamedTuple):
     """Walks whose points are evaluated together."""
@@ -25,14 +28,19 @@ class Group(NamedTuple):
     evaluate: Callable[[Sequence[Wanted]], object]
     """Evaluates points of these walks."""
 
-    def run(self, course: Callable[[Walk, float], Course[T]]) -> dict[int, T]:
+    def run(self, course: Callable[[Walk, Share], Course[T]]) -> dict[int, T]:
         """Run an integral over each walk, all in step, and return the results by the walk's place.
 
         Args:
-            course: Makes the integral over a walk, which may use a part of the memory for points.
+            course: Makes the integral over a walk, which may use its share of the memory for points.
         """
-        courses = [course(walk, 1 / len(self.walks)) for walk in self.walks.values()]
-        return dict(zip(self.walks, together(courses, self.evaluate), strict=True))
+        going_on: dict[int, Course[T]] = {}
+
+        def share() -> float:
+            return 1 / max(len(going_on), 1)
+
+        going_on.update({place: course(walk, share) for place, walk in self.walks.items()})
+        return together(going_on, self.evaluate)
 
 
 class AttentionPath(ABC):

@@ -22,7 +22,7 @@ class ReplayPlan:
 
 
 class Cost(NamedTuple):
-    """What a row of a replay costs whose attention is replaced in some layer."""
+    """What one row of a replay costs if its attention is replaced in a given layer."""
 
     row_bytes: int
     """Memory that it keeps for its gradient."""

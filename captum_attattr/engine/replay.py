@@ -5,8 +5,9 @@ module calls have already ended (the embeddings, the blocks below, the layer's o
 the whole forward function again, but these modules return their recorded outputs without running, and the given
 attention calls return another context. No code here depends on the model's family.
 
-Replays are used only after a test that they give the model's own output, for each batch and layer, on rows that show
-whether rows affect each other or change their order (:mod:`captum_attattr.engine.probes`). If they do not (a model may
+Replays are used only after a test that they give the model's own output, on rows that show whether rows affect each
+other or change their order (:mod:`captum_attattr.engine.probes`): once for each kind of batch and lowest layer, and
+again where rows of several layers join. If they do not (a model may
 keep state besides its hidden states), whole passes are made instead; if these fail the test as well, the forward
 function is refused.
 """
@@ -97,7 +98,9 @@ class Recording:
         self._ended.setdefault(self._last, self._last_ended)
         lengths = len(self.states[0].lengths().unique())
         modes = tuple((id(module), module.training) for module in modules.begun)
-        known, same = findings or Findings(), (modes, forward.batch_size == 1, lengths == 1)
+        # A mask that forbids nothing may be left out: what holds without it need not hold with it.
+        without = tuple(tuple(size < 0 for size in sizes) for sizes in modules.sizes_in)
+        known, same = findings or Findings(), (modes, forward.batch_size == 1, lengths == 1, without)
         self._axis = known.recall(
             forward.function,
             (same, forward.standing, *self._windows.values()),

@@ -1,9 +1,9 @@
 """The rows of a replay, which run through a module or take the output that it had in the clean pass.
 
-Below the attention that a row replaces nothing changes, so the row takes recorded outputs there. In one replay the
-attention of several layers may be replaced, each in rows of its own. The rows are in the order of these layers, from
-the lowest up: each module runs on the first of them, as many as have had their attention replaced by then, and the
-others join where it is their turn. So every block runs once, on a batch that grows from layer to layer.
+Below the attention call that is replaced for a row nothing changes, so there the row takes recorded outputs. In one
+replay the attention of several layers may be replaced, each in rows of its own. The rows are in the order of these
+layers, from the lowest up: each module runs on the first of them, as many as have had their attention replaced by then,
+and the others join where it is their turn. So every block runs once, on a batch that grows from layer to layer.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ReplayRows:
         axis: Which tensors of the clean pass follow the batch.
 
     Attributes:
-        count: Number of rows that run at present: all of them, or the first ones inside a module that only these need.
+        count: Number of rows that run at present: all, or in a module that runs on the first rows only, so many.
     """
 
     def __init__(self, rows: Tensor, batch_size: int, axis: BatchAxis) -> None:

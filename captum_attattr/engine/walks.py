@@ -77,7 +77,7 @@ class Wanted:
 
 
 Course = Generator[Wanted, None, T]
-"""An integral on its way: it yields the points that it wants, and returns its result."""
+"""An integral in progress: a generator that yields the points it wants and returns its result."""
 
 
 class Walk(ABC):
@@ -151,15 +151,14 @@ class Totals(ABC):
         """
 
 
-def together(courses: Sequence[Course[T]], evaluate: Callable[[Sequence[Wanted]], object]) -> list[T]:
+def together(going_on: dict[int, Course[T]], evaluate: Callable[[Sequence[Wanted]], object]) -> dict[int, T]:
     """Run integrals in step: the points that they want at the same time are evaluated together.
 
     Args:
-        courses: The integrals.
+        going_on: The integrals; each is taken out when it has ended.
         evaluate: Evaluates points and hands them to those who want them.
     """
     results: dict[int, T] = {}
-    going_on = dict(enumerate(courses))
     while going_on:
         wanted = []
         for place, course in list(going_on.items()):
@@ -170,4 +169,4 @@ def together(courses: Sequence[Course[T]], evaluate: Callable[[Sequence[Wanted]]
                 del going_on[place]
         if wanted:
             evaluate(wanted)
-    return [results[place] for place in range(len(courses))]
+    return results

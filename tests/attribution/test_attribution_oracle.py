@@ -80,13 +80,14 @@ def test_uniform_baseline(family, path):
 
 
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
-@pytest.mark.parametrize("form", ["number", "tensor", "list"])
+@pytest.mark.parametrize("form", ["number", "tensor", "a tensor of one number", "list"])
 def test_explicit_baselines(path, form):
     c = case(BERT, padded=False)
     layers = attention_layers(c.model)
     shape = (2, 4, 7, 7)
     baselines = {
         "number": torch.full(shape, 0.2, dtype=torch.float64),
+        "a tensor of one number": torch.tensor(0.2, dtype=torch.float64),
         "tensor": torch.rand(1, 1, 7, 7, generator=torch.Generator().manual_seed(0)).double(),
         "list": [torch.full(shape, 0.1 * i, dtype=torch.float64) for i in range(3)],
     }[form]

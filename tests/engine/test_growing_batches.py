@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -203,3 +204,71 @@ def test_a_mask_that_is_left_out_where_it_forbids_nothing(name, longest):
         apart = SelfAttentionAttribution(forward, layers).attribute(ids(2, 7)[example : example + 1], **alone)
         for one, other in zip(found, apart, strict=True):
             assert_agree(one[example : example + 1], other, digits=1e-9)
+
+
+@pytest.mark.parametrize("order", [[7, 4], [4, 7], [7, 4, 7, 4]], ids=str)
+@pytest.mark.parametrize("name", ["bert", "llama"])
+def test_one_method_for_texts_with_and_without_a_mask(name, order):
+    """What was found for a text without padding, whose mask is left out, need not hold for one with padding."""
+    model = case(BY_NAME[name], attention="sdpa").model
+    layers, options = attention_layers(model), {"target": 1, "n_steps": 3}
+    forward = lambda ids, mask: model(ids, attention_mask=mask, use_cache=False).logits
+    method = SelfAttentionAttribution(forward, layers)
+    for length in order:
+        mask = (torch.arange(7) < length).long()[None]
+        found = method.attribute(ids(1, 7), additional_forward_args=mask, **options)
+        fresh = SelfAttentionAttribution(forward, layers)
+        for one, other in zip(found, fresh.attribute(ids(1, 7), additional_forward_args=mask, **options), strict=True):
+            assert_agree(one, other)
+
+
+class Copying(nn.Module):
+    """Two layers, of which the upper one's weights reach the output beside its context."""
+
+    def __init__(self):
+        super().__init__()
+        self.embeddings, self.output = nn.Embedding(99, WIDTH), nn.Linear(WIDTH, 3)
+        self.layers = nn.ModuleList(nn.MultiheadAttention(WIDTH, 4, batch_first=True) for _ in range(2))
+
+    def forward(self, tokens):
+        states = self.embeddings(tokens)
+        for layer in self.layers:
+            context, weights = layer(states, states, states)
+            states = states + context
+        return self.output(states[:, 0]) + weights[:, 0, :3]
+
+
+def test_weights_of_an_upper_layer_that_reach_the_output_are_refused_where_rows_join_too():
+    torch.manual_seed(0)
+    model = Copying().double().eval()
+    with pytest.raises(ValueError, match="attention weights that a layer returns"):
+        SelfAttentionAttribution(model, list(model.layers)).attribute(ids(2, 5), target=1, n_steps=3)
+
+
+class Failing(Sides):
+    """A model that tries one block on more than one row, and goes on without it where that fails."""
+
+    def forward(self, tokens):
+        states = self.embeddings(tokens)
+        for block in self.blocks:
+            states = block(*self.argument(states))
+        with contextlib.suppress(RuntimeError):
+            self.only_one(states)
+        return self.output(states[:, 0])
+
+
+class OnlyOne(nn.Module):
+    def forward(self, states):
+        if len(states) != 2:
+            raise RuntimeError("two rows, please")
+        return states
+
+
+def test_errors_inside_a_model_that_it_catches_change_nothing():
+    torch.manual_seed(0)
+    model = Failing(Fused, lambda states: [states])
+    model.only_one = OnlyOne()
+    model.double().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same_as_one_by_one(model, list(model.blocks), ids(2, 5), target=1, n_steps=3)
