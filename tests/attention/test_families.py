@@ -1,6 +1,6 @@
 """The table of families (docs/families.csv): each line is measured again, a quarter of them each day.
 
-All of them: pytest tests/attention/test_families.py --families all. The table is written by
+All of them: pytest tests/attention/test_families.py --turns all. The table is written by
 python tests/shared/family_table.py.
 """
 
@@ -23,7 +23,7 @@ def of_today() -> list[str]:
 
 def pytest_generate_tests(metafunc):
     if "family" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("--families") == "all"
+        everything = metafunc.config.getoption("--turns") == "all"
         metafunc.parametrize("family", list(TABLE) if everything else of_today())
 
 

@@ -44,6 +44,7 @@ def demo():
 
 
 @pytest.mark.parametrize("output", ["probability", "logit"])
+@pytest.mark.in_turn
 def test_on_trained_weights_it_keeps_its_word_in_a_handful_of_evaluations(demo, output):
     model, batch = demo
 
@@ -76,6 +77,7 @@ def test_on_trained_weights_it_keeps_its_word_in_a_handful_of_evaluations(demo, 
 @pytest.mark.parametrize("family", SMOOTH, ids=lambda family: family.name)
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+@pytest.mark.in_turn
 def test_true_errors_in_every_family(family, path, tolerance):
     c = case(family, batch=3)
     method = method_of(c, path)
@@ -237,6 +239,7 @@ def test_a_fixed_rule_that_was_not_enough_says_so_and_names_the_layers():
 
 @pytest.mark.parametrize("make", [sink_model, post_norm_model])
 @pytest.mark.parametrize("path", ["layerwise", "joint"])
+@pytest.mark.in_turn
 def test_rough_paths_converge_where_they_are_rough(make, path):
     """The right values by the oracle and a rule of hundreds of nodes, in a few dozen evaluations."""
     c = make()

@@ -68,6 +68,7 @@ def test_a_store_goes_on_where_it_was_broken_off(tmp_path):
     assert store.file.read_bytes() == before
 
 
+@pytest.mark.in_turn
 def test_tolerance(run_benchmark, monkeypatch, tmp_path):
     options = ("--data", str(REVIEWS), "--limit", "3", "--reference", "16", "--batch-size", "2")
     with monkeypatch.context() as broken_off:
@@ -85,6 +86,7 @@ def test_tolerance(run_benchmark, monkeypatch, tmp_path):
     assert "| pairs above 2e-2 | 0 | 0 |" in (tmp_path / "tolerance.md").read_text()
 
 
+@pytest.mark.in_turn
 def test_speed(run_benchmark, tmp_path, monkeypatch):
     monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
     monkeypatch.setattr("benchmarks.speed.growth.growth", lambda *_: {"layers": [(2, 0.1)]})
@@ -96,6 +98,7 @@ def test_speed(run_benchmark, tmp_path, monkeypatch):
     assert "## Growth" in (tmp_path / "speed.md").read_text()
 
 
+@pytest.mark.in_turn
 def test_gpu(run_benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="finds no GPU"):
@@ -118,6 +121,7 @@ def test_the_fastest_of_the_sizes_that_fit():
     assert Meter("cpu", 1, 10).fastest(work, {4, 2, 1})[0] == 2
 
 
+@pytest.mark.in_turn
 def test_trials(run_benchmark, tmp_path, monkeypatch):
     monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
     monkeypatch.setattr(torch.nn.Module, "compile", lambda *_, **__: None)  # takes a minute, and a C++ compiler
@@ -129,6 +133,7 @@ def test_trials(run_benchmark, tmp_path, monkeypatch):
     assert "## Several layers in one batch" in (tmp_path / "trials.md").read_text()
 
 
+@pytest.mark.in_turn
 def test_rows_left_out(run_benchmark, tmp_path, monkeypatch):
     monkeypatch.setitem(sized_models.SIZES, "BERT-base size", (2, 24, 12))
     run_benchmark("rows_left_out", "--most", "32", "--repeats", "1")
@@ -145,6 +150,7 @@ def test_backends(run_benchmark, tmp_path, monkeypatch):
     assert all(-0.7 < one["more"] < 3 and one["error"] < 1e-4 for one in found.values())
 
 
+@pytest.mark.in_turn
 def test_explain_speed(run_benchmark, small_model, tmp_path):
     run_benchmark("explain_speed", "--data", str(REVIEWS), "--limit", "4", "--repeats", "1", "--model", small_model)
     found = json.loads((tmp_path / "explain_speed.json").read_text())["found"]
@@ -183,6 +189,7 @@ def test_spent_counts_passes_apart_from_what_is_beside_them(monkeypatch):
     assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
 
 
+@pytest.mark.in_turn
 def test_memory(tmp_path):
     command = [sys.executable, "-m", "benchmarks.memory", "--sizes", "--tokens", "256", "--threads", "1"]
     command += ["--output", str(tmp_path)]
@@ -215,6 +222,7 @@ def test_pruning(run_benchmark, small_model, tmp_path):
     assert (tmp_path / "pruning.png").stat().st_size > 10_000
 
 
+@pytest.mark.in_turn
 def test_convergence(run_benchmark, monkeypatch, tmp_path):
     monkeypatch.setattr("benchmarks.convergence.cases.METHODS", ("riemann_left", "gausslegendre"))
     monkeypatch.setattr("benchmarks.convergence.cases.STEPS", (8, 32))
@@ -234,6 +242,7 @@ def test_convergence(run_benchmark, monkeypatch, tmp_path):
     assert "F = logit, joint" in (tmp_path / "convergence.md").read_text()
 
 
+@pytest.mark.in_turn
 def test_rough_paths(run_benchmark, tmp_path):
     small = ("--examples", "1", "--training", "2", "--layers", "0", "--reference", "1e-3")
     run_benchmark("rough_paths", "--models", "t5", "gemma3", *small)

@@ -155,6 +155,7 @@ def _lock_is_free():
 
 
 @pytest.mark.filterwarnings("ignore:Replaying from")  # where a replay is tried out
+@pytest.mark.in_turn
 def test_at_every_line_of_what_sets_up_and_cleans_up(setting):
     model, run, work = setting
     whole, before, expected = snapshot(model, run), left(model), work()
@@ -172,6 +173,7 @@ def test_at_every_line_of_what_sets_up_and_cleans_up(setting):
 
 
 @pytest.mark.filterwarnings("ignore:Replaying from")
+@pytest.mark.in_turn
 def test_within_the_lines(setting):
     """A line that makes a change and notes how to undo it is not one step."""
     model, _, work = setting

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ FOLDER = Path(__file__).parents[2] / "tutorials"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 # Two minutes is what a reader is promised; a machine that does other work beside may take longer.
 SECONDS = 600
-# Each takes a minute or two, of the twenty that CI has for everything: one a day, or all with ALL_NOTEBOOKS=1.
+# Each takes a minute or two, of the twenty that CI has for everything: one a day, or all with --turns all.
 OF_TODAY = NOTEBOOKS[datetime.datetime.now(tz=datetime.UTC).toordinal() % max(len(NOTEBOOKS), 1) :][:1]
 
 
@@ -29,9 +28,9 @@ def test_there_are_notebooks():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, tmp_path, monkeypatch):
-    if path not in OF_TODAY and not os.environ.get("ALL_NOTEBOOKS"):
-        pytest.skip("another day's notebook: set ALL_NOTEBOOKS=1 to run all")
+def test_a_notebook_runs(path, tmp_path, monkeypatch, request):
+    if path not in OF_TODAY and request.config.getoption("--turns") == "today":
+        pytest.skip("another day's notebook: --turns all")
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}}).execute()
