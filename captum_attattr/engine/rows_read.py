@@ -64,7 +64,9 @@ class OnlyRows(Mode):
     ) -> Any:
         """Run a function of torch, on narrowed sequences once narrowing has begun."""
         kwargs = kwargs or {}
-        shaping = getattr(func, "__name__", "") in _SHAPING
+        name = getattr(func, "__name__", "")
+        _refuse_out_of_range(name, args)
+        shaping = name in _SHAPING
         self._computing = self._computing or not shaping
         if self._computing and not shaping:
             args, kwargs = tree_map_only(Tensor, self._narrowed, (args, kwargs))
@@ -72,6 +74,24 @@ class OnlyRows(Mode):
 
     def _narrowed(self, value: Tensor) -> Tensor:
         return value[:, self.rows] if value.dim() >= 3 and value.shape[1] == self._length else value
+
+
+def _refuse_out_of_range(name: str, args: Sequence[Any]) -> None:
+    """Raise an IndexError where a model picks a row that was left out: a GPU would read outside and end the process."""
+    picked: Sequence[tuple[int, Any]] = ()
+    if name == "__getitem__":
+        places = args[1] if isinstance(args[1], tuple) else args[1:]
+        simple = all(isinstance(one, (int, slice)) or _is_place(one) for one in places)
+        picked = list(enumerate(places)) if simple else ()
+    elif name in ("gather", "index_select", "take_along_dim") and len(args) == 3:
+        picked = [(dim, index) for dim, index in (args[1:], args[:0:-1]) if isinstance(dim, int)]
+    for dim, index in picked:
+        if _is_place(index) and index.numel() and int(index.max()) >= args[0].shape[dim]:
+            raise IndexError(f"there is no row {int(index.max())} among {args[0].shape[dim]}")
+
+
+def _is_place(index: Any) -> bool:
+    return isinstance(index, Tensor) and not index.is_floating_point() and index.dtype != torch.bool
 
 
 class Shadows(Mode):

@@ -8,6 +8,7 @@ from oracles import direct_attribution
 from tiny_models import FAMILIES, case
 
 from captum_attattr import SelfAttentionAttribution, attention_layers
+from captum_attattr.engine.rows_read import OnlyRows
 
 BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -156,3 +157,26 @@ def test_a_forward_function_that_refuses_nan_is_left_as_it_is():
     theirs = SelfAttentionAttribution(lambda ids: c.model.bert(ids)[0][:, 0], layers).attribute(c.inputs, target=1)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14)
+
+
+PICKS = {
+    "by index": lambda logits, rows: logits[torch.arange(2), rows],
+    "gather": lambda logits, rows: logits.gather(1, rows[:, None, None].expand(2, 1, 3)),
+    "take_along_dim": lambda logits, rows: torch.take_along_dim(logits, rows[:, None, None], 1),
+    "index_select": lambda logits, rows: logits.index_select(1, rows),
+}
+
+
+@pytest.mark.parametrize("pick", PICKS)
+def test_a_row_that_was_left_out_is_not_read(pick):
+    """Where a model picks the last token by its number, this must be seen before a GPU reads outside of a tensor."""
+    only, states = OnlyRows(slice(-1, None), 7), torch.randn(2, 7, 3)
+
+    def head():
+        only.begin()
+        logits = states * 2
+        assert PICKS[pick](logits, torch.tensor([0, 0])).shape[0] == 2
+        return PICKS[pick](logits, torch.tensor([0, 6]))
+
+    with pytest.raises(IndexError, match="there is no row 6 among 1"):
+        only.during(head)
