@@ -238,6 +238,7 @@ class Copying(nn.Module):
         return self.output(states[:, 0]) + weights[:, 0, :3]
 
 
+@pytest.mark.filterwarnings("ignore:Replaying from")
 def test_weights_of_an_upper_layer_that_reach_the_output_are_refused_where_rows_join_too():
     torch.manual_seed(0)
     model = Copying().double().eval()
