@@ -84,7 +84,7 @@ class Cell:
         def work() -> None:
             reached.append(attributed(method, self.ids, TOLERANCE, target=self.target)[1].evaluations)
 
-        seconds = self.seconds(work, estimated)
+        seconds = self.seconds(work)
         if estimated:
             seconds = (seconds - 2 * self.forward_seconds) * len(self.layers) / 2 + 2 * self.forward_seconds
         return {
@@ -113,7 +113,7 @@ class Cell:
             few, ids, target = self.part(rows, 50) if estimated else (50, self.ids, self.target)
             options = {"target": target, "n_steps": few, "internal_batch_size": max(rows, len(ids))}
             run = partial(method.attribute, ids, baselines=torch.zeros_like(ids), **options)
-            return self.seconds(run, estimated) * 50 / few * len(self.ids) / len(ids)
+            return self.seconds(run) * 50 / few * len(self.ids) / len(ids)
 
         return {"tokens_only_estimated": estimated, "tokens_only_seconds": min(map(work, self.rows))}
 
@@ -128,6 +128,5 @@ class Cell:
         some = min(len(self.ids), max(1, rows // 2))
         return few, self.ids[:some], self.target[:some]
 
-    def seconds(self, run: Callable[[], object], estimated: bool) -> float:
-        """Seconds of a single run where it stands for more, else the median of several."""
-        return timed(run)[0] if estimated else float(self.meter.measure(run)["seconds"] or 0)
+    def seconds(self, run: Callable[[], object]) -> float:
+        return float(self.meter.measure(run)["seconds"] or 0)
