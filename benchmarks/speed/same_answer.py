@@ -100,7 +100,7 @@ class Cell:
             few, ids, target = self.part(rows, steps) if estimated else (steps, self.ids, self.target)
             run = partial(by_hand, self.model, ids, few, "riemann_left", max(rows, len(ids)), target, layers)
             filled = steps / few * len(self.ids) / len(ids) * len(self.layers) / len(layers)
-            return self.seconds(run, estimated) * filled
+            return self.seconds(run) * filled
 
         return {f"by_hand_{steps}_estimated": estimated, f"by_hand_{steps}_seconds": min(map(work, self.rows))}
 
