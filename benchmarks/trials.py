@@ -207,12 +207,12 @@ ours: call `block.intermediate.compile()` and `block.output.compile()` before at
 ## Several layers in one batch
 
 Milliseconds a row of a forward and backward pass, by rows in the batch. Tolerance 0.01 starts with 3 rows a sentence
-and layer; what larger batches save is the most that putting layers together could give. Not built: it would serve
-single short sentences alone, and rows of the upper layers would be computed in the lower ones for nothing.
+and layer; what larger batches save is the most that putting layers together can give. It is what
+`captum_attattr/engine/growing_batches.py` does, without computing rows of upper layers in the lower ones.
 
 {table(["", *map(str, ROWS)], rows)}
 
-On a GPU: not measured.
+On a GPU: [gpu](gpu.md).
 """
 
 

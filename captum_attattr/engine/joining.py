@@ -72,7 +72,8 @@ class Joining:
         contexts = [part.context]
         if mine.start:
             # These rows alone, so that the call does not count as computed for the others, whose weights are unknown.
-            contexts.insert(0, call.select(torch.arange(mine.start, device="cpu")).proceed()[0])
+            lower = call if mine.start == running else call.select(torch.arange(mine.start, device="cpu"))
+            contexts.insert(0, lower.proceed()[0])
         if mine.stop < running:
             contexts.append(part.state.context[self.rows[mine.stop : running]])
         contexts = [context for context in contexts if len(context)]
