@@ -54,7 +54,7 @@ class Adaptation:
         n_steps: int,
         clean: Tensor,
         keep: Keep,
-        share: Callable[[], float] = lambda: 1.0,
+        share: Callable[[], float],
     ) -> None:
         self._walk, self._tolerance, self._n_steps, self._keep = walk, tolerance, n_steps, keep
         self._clean, self._share = clean, share

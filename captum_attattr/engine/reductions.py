@@ -90,12 +90,13 @@ def gather(path: LayerPath, gradient: Gradient, keep: Keep, other: Gradient | No
                 others = others + (change * other(queries, keys)).flatten(1).norm(dim=1) ** 2
             if not keep.multiply_by_inputs:
                 attributions = gradients.masked_fill(~path.state.pairs(queries, keys), 0)
+            if any(reduction is not None for reduction in keep.reductions):
+                attributions = pad(attributions, (0, path.state.shape[3] - keys))
             for place, reduction in enumerate(keep.reductions):
                 if reduction is None:
-                    kept[place][:, :, queries, :keys] = attributions
+                    kept[place][:, :, queries, :keys] = attributions[..., :keys]
                 else:
-                    every = pad(attributions, (0, path.state.shape[3] - keys))
-                    kept[place] = _extended(kept[place], every, queries.start, reduction)
+                    kept[place] = _extended(kept[place], attributions, queries.start, reduction)
     return LayerAttributions(kept, total, squares.sqrt(), others.sqrt())
 
 
