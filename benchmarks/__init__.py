@@ -6,6 +6,7 @@
 Is it true?
 
 * ``faithfulness``: does the output change when the tokens and attention edges that score highest are removed?
+* ``outputs``: does it cost faithfulness to explain log-odds in place of a probability?
 * ``sanity``: do attributions change when they must, and stay when they must?
 * ``triggers``: do the patterns that attributions find turn the model, put into other texts?
 * ``pruning``: how many heads can go, in the order of each measure, before accuracy falls?

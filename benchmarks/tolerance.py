@@ -25,9 +25,10 @@ from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store, table
 from captum_attattr import SelfAttentionAttribution, attention_layers
 from captum_attattr.files.examples import read_examples
-from captum_attattr.text.classifier import Asked, Batch, Classifier
+from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.text.model_output import OfLabel
 
-OUTPUTS: tuple[Asked, ...] = ("probability", "logit")
+OUTPUTS: tuple[OfLabel, ...] = ("probability", "logit")
 
 
 def measure(classifier: Classifier, batch: Batch, args: argparse.Namespace) -> list[dict[str, Any]]:

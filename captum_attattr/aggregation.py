@@ -240,6 +240,15 @@ def stack_layers(attributions: Tensor | Sequence[Tensor]) -> Tensor:
     return attributions
 
 
+def only_reader(attributions: Tensor) -> int | None:
+    """Return the only token with attributions as a query in the last layer of (layer, query, key); None for several.
+
+    Tokens that the output does not read have none there.
+    """
+    rows = attributions[-1].ne(0).any(-1).nonzero().flatten().tolist()
+    return rows[0] if len(rows) == 1 else None
+
+
 def _normalized(scores: Tensor, normalize: Normalize, over: tuple[int, ...]) -> Tensor:
     if normalize is None:
         return scores

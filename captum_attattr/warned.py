@@ -8,7 +8,7 @@ from pathlib import Path
 
 import captum
 
-_INSIDE = (str(Path(__file__).parents[1]), str(Path(captum.__file__).parent))
+_INSIDE = (str(Path(__file__).parent), str(Path(captum.__file__).parent))
 
 
 def warn(message: str) -> None:

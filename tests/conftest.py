@@ -16,7 +16,7 @@ torch.set_num_threads(int(THREADS))
 os.environ["OMP_NUM_THREADS"] = THREADS
 
 
-DAYS = 3
+DAYS = 4
 TODAY = datetime.datetime.now(tz=datetime.UTC).toordinal()
 
 
@@ -27,7 +27,7 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """CI has twenty minutes: of the tests that take long, and their like, a third are run each day."""
+    """CI has twenty minutes: of the tests that take long, and their like, a quarter are run each day."""
     if config.getoption("--turns") == "all":
         return
     turns = [item for item in items if item.get_closest_marker("in_turn")]

@@ -15,9 +15,10 @@ from benchmarks.setup.machine import environment
 from benchmarks.setup.results import Store
 from captum_attattr.attribution.self_attention import PathName
 from captum_attattr.files.examples import read_examples
-from captum_attattr.text.classifier import Asked, Classifier
+from captum_attattr.text.classifier import Classifier
+from captum_attattr.text.model_output import OfLabel
 
-OUTPUTS: tuple[Asked, ...] = ("probability", "logit")
+OUTPUTS: tuple[OfLabel, ...] = ("probability", "logit")
 PATHS: tuple[PathName, ...] = ("layerwise", "joint")
 
 

@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--target", choices=("gold", "predicted"), default="gold", help="label whose output counts (default: gold)"
     )
-    add_explained(parser)
+    add_explained(parser, "probability")
     parser.add_argument("--batch-size", type=count, default=16, metavar="N", help="texts at a time (default: 16)")
     parser.add_argument("--top", type=count, default=8, metavar="K", help="how many heads to list (default: 8)")
     add_output(parser, "heads")
@@ -67,7 +67,7 @@ def _heads(options: argparse.Namespace) -> None:
     labelled = options.target == "gold"
     examples = read_examples(options.data, options.split, labelled=labelled, limit=options.limit, seed=options.seed)
     with joined() as device:
-        classifier = Classifier(options.model, None, options.explain)
+        classifier = Classifier(options.model, None, options.output_kind)
         scorer = HeadImportance(
             classifier.model.to(device), measure=options.measure, output=classifier.output, target=options.target
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from captum_attattr.text.model_output import OF_LABEL
+
 
 def new_command(commands: Any, name: str, *, help: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Add a command, whose help ends in the epilog as it is; returns its parser."""
@@ -37,23 +39,18 @@ def add_choice_of_texts(parser: argparse.ArgumentParser, help: str) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of that choice (default: 0)")
 
 
-def add_explained(parser: argparse.ArgumentParser) -> None:
+def add_explained(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the option for F, the explained number; the folder for files is ``--output``."""
     parser.add_argument(
-        "--explain",
-        choices=("probability", "logit"),
-        default="probability",
-        help="what to explain of the label: its probability or its logit (default: %(default)s)",
+        "--output-kind",
+        choices=OF_LABEL,
+        default=default,
+        help="what to explain of the label (default: %(default)s); a regression model's output is taken as it is",
     )
-    # The former spelling.
-    parser.add_argument(
-        "--logit",
-        dest="explain",
-        action="store_const",
-        const="logit",
-        default=argparse.SUPPRESS,
-        help=argparse.SUPPRESS,
-    )
+    # The former spellings.
+    hidden: dict[str, Any] = {"dest": "output_kind", "default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
+    parser.add_argument("--explain", choices=OF_LABEL, **hidden)
+    parser.add_argument("--logit", action="store_const", const="logit", **hidden)
 
 
 def add_output(parser: argparse.ArgumentParser, folder: str, content: str = "files") -> None:
@@ -77,3 +74,22 @@ def fraction(word: str) -> float:
     if not 0 <= found <= 1:
         raise argparse.ArgumentTypeError(f"{word!r} is not a number from 0 to 1")
     return found
+
+
+def layer_numbers(word: str) -> list[int] | bool:
+    """Parse numbers of layers between commas; True for all of them."""
+    if word == "all":
+        return True
+    if not all(number.isdecimal() for number in word.split(",")):
+        raise argparse.ArgumentTypeError(f"{word!r} is neither 'all' nor numbers of layers such as 0,5; texts go first")
+    return [int(number) for number in dict.fromkeys(word.split(","))]
+
+
+def start(word: str) -> float | str:
+    """Parse the attention from which paths start: a number, or "uniform"."""
+    if word == "uniform":
+        return word
+    try:
+        return float(word)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{word!r} is neither a number nor 'uniform'") from error

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from captum_attattr.engine.memory import is_out_of_memory
-from captum_attattr.engine.warned import warn
+from captum_attattr.warned import warn
 
 T = TypeVar("T")
 

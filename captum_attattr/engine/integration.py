@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from captum_attattr.engine.reductions import Keep, LayerAttributions, norm
 from captum_attattr.engine.walks import Course, Points, Walk, Wanted
-from captum_attattr.engine.warned import warn
+from captum_attattr.warned import warn
 
 _TINY = 1e-30
 _ROUNDING = 8.0

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_attattr.engine.warned import warn
+from captum_attattr.warned import warn
 
 _LARGEST_COPY = 64 * 2**20
 """Bytes: larger buffers are not copied, only checked for writes."""

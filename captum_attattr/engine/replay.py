@@ -37,7 +37,7 @@ from captum_attattr.engine.plans import Cost, Finding, Findings, ReplayPlan
 from captum_attattr.engine.replay_rows import Recorded, ReplayRows
 from captum_attattr.engine.rows_read import OnlyRows, with_rows_only
 from captum_attattr.engine.trials import Trials, always
-from captum_attattr.engine.warned import warn
+from captum_attattr.warned import warn
 
 __all__ = ["Recording", "Substitute", "always"]
 

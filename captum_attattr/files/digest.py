@@ -41,4 +41,5 @@ def bytes_of(tensor: Tensor) -> bytes:
     if tensor.is_meta:  # offloaded weights are not read from disk for this
         return b"meta"
     flat = tensor.detach().cpu().contiguous().reshape(-1)
+    flat = flat.as_strided(flat.shape, (1,))  # a single number may have any stride and count as contiguous
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

@@ -1,8 +1,7 @@
-"""Texts with their labels, read from tab-separated files."""
+"""Texts with their labels, read from files."""
 
 from __future__ import annotations
 
-import csv
 import os
 import random
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captum_attattr.arguments import check_count
+from captum_attattr.files.tables import TEXT_COLUMNS, Table, read_table
+from captum_attattr.warned import warn
 
-_COLUMNS = ("sentence", "pair", "label")
+_PAIR, _LABEL = "pair", "label"
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,24 @@ def read_examples(
     labelled: bool = False,
     limit: int | None = None,
     seed: int | None = None,
+    column: str | None = None,
 ) -> list[Example]:
-    """Read examples from a TSV file with a header line: columns ``sentence`` and, optionally, ``pair`` and ``label``.
+    """Read examples from a file of texts: TSV or CSV with a header line, JSON lines, or one text a line.
+
+    Columns are ``sentence`` (or ``text``) and, optionally, ``pair`` and ``label``. Blank lines are left out, with a
+    warning that says how many.
 
     Args:
-        path: The file, or a folder that holds ``{split}.tsv``.
+        path: The file, "-" for standard input, or a folder that holds ``{split}.tsv``.
         split: The file to read from a folder.
         labelled: Whether every example must have a label.
         limit: Maximum number of examples: the first ones, or with ``seed`` a random choice in the order of the file.
         seed: See ``limit``.
+        column: The column with the texts.
 
     Raises:
         ValueError: The file cannot be read, has no rows or lacks a column, or a text is empty. The message names the
-            file and the line.
+            file and the line, and what was found.
 
     Example:
         >>> from captum_attattr import demo
@@ -52,16 +58,16 @@ def read_examples(
     """
     check_count("limit", limit, or_none=True)
     file = Path(path)
-    file = file / f"{split}.tsv" if file.is_dir() and (file / f"{split}.tsv").is_file() else file
-    rows = _rows(file)
-    columns = [name for name in _COLUMNS if name in rows[0][1]]
-    if labelled and "label" not in columns:
-        raise ValueError(f"{file} needs the column 'label': its columns are {', '.join(map(repr, rows[0][1]))}.")
-    for line, row in rows:
-        for name in columns:
-            if not (row[name] or "").strip():
-                raise ValueError(f"{file}, line {line}: the {name} is empty. Fill it in, or remove the line.")
-    examples = [Example(row["sentence"] or "", row.get("pair"), row.get("label")) for _, row in rows]
+    table = read_table(file / f"{split}.tsv" if file.is_dir() and (file / f"{split}.tsv").is_file() else file)
+    if table.blank:
+        warn(f"{table.name}: {table.blank} blank lines were left out.")
+    names = _columns(table, column, labelled)
+    for line, row in table.rows:
+        for name in names:
+            if not row.get(name, "").strip():
+                raise ValueError(f"{table.name}, line {line}: the {name} is empty. Fill it in, or remove the line.")
+    text = names[0]
+    examples = [Example(row[text], row.get(_PAIR), row.get(_LABEL)) for _, row in table.rows]
     if limit is None or limit >= len(examples):
         return examples
     if seed is None:
@@ -91,13 +97,16 @@ def texts_and_pairs(examples: Sequence[Example]) -> tuple[list[str], list[str] |
     return [example.text for example in examples], pairs
 
 
-def _rows(file: Path) -> list[tuple[int, dict[str, str | None]]]:
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-            rows = [(reader.line_num, dict(row)) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
-    if not rows or "sentence" not in rows[0][1]:
-        raise ValueError(f"{file} needs a header line with the column 'sentence', and at least one row.")
-    return rows
+def _columns(table: Table, column: str | None, labelled: bool) -> list[str]:
+    """Return the columns that must be filled in: that of the texts first."""
+    found = ", ".join(map(repr, table.columns)) or "none"
+    if not table.rows:
+        raise ValueError(f"{table.name} holds no texts: it needs at least one row below its header.")
+    texts = [name for name in ((column,) if column else TEXT_COLUMNS) if name in table.columns]
+    if not texts:
+        wanted = repr(column) if column else " or ".join(map(repr, TEXT_COLUMNS))
+        choose = "" if column else " Rename one, or choose it (column=, --column)."
+        raise ValueError(f"{table.name} has no column {wanted} with the texts: its columns are {found}.{choose}")
+    if labelled and _LABEL not in table.columns:
+        raise ValueError(f"{table.name} needs the column 'label': its columns are {found}.")
+    return [texts[0], *([_PAIR] if _PAIR in table.columns else []), *([_LABEL] if labelled else [])]

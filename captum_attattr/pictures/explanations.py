@@ -1,16 +1,23 @@
-"""Picture of an explanation, by matplotlib: attributions of heads and of token pairs."""
+"""Picture of an explanation: the sentence, what the output's token reads, words to words, heads, and layers."""
 
 from __future__ import annotations
+
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from captum_attattr.arguments import check_count
 from captum_attattr.colours import AGAINST, FOR
+from captum_attattr.pictures.fonts import families_for, use_fonts
+from captum_attattr.pictures.layers import draw_layers
+from captum_attattr.pictures.sentence import draw_sentence
+from captum_attattr.pictures.sheet import Sheet
 from captum_attattr.pictures.signed_map import (
-    MOST_TOKENS,
     letters,
+    lowest_name,
     name_rows_and_columns,
     number_heads,
     side_of,
@@ -18,115 +25,153 @@ from captum_attattr.pictures.signed_map import (
     strongest,
     widest_name,
 )
-from captum_attattr.text.explanation import Explanation, TokenPair
+from captum_attattr.text.explanation import Explanation
+from captum_attattr.text.overview import Overview, number, signed
 
-_MOST_BARS = 24
-# Inches: the left column, and the margins for titles, axis names and colour bars with their numbers.
-_LEFT, _TITLES, _NAME, _COLOUR_BAR = 3.8, 0.95, 0.5, 0.85
+_WIDTH, _MARGIN, _GAP = 10.5, 0.15, 0.55
+"""Inches: the least width, the margin around everything, and the space between parts, with their titles."""
+_BARS, _BAR, _NARROW = 3.0, 0.24, 0.12
+"""Inches: width of the bars, height of one, and of each above ``_WIDE``."""
+_WIDE = 20
+_COLOUR_BAR, _AXIS_NAME = 0.8, 0.4
+_CELL = 0.2
+_NUMBERED = 40
+"""With at most so many bars each has its number."""
 
 
-def visualize_explanation(explanation: Explanation, figure: Figure | None = None) -> tuple[Figure, list[Axes]]:
-    """Draw the layer-by-head map, the strongest token pairs, and the map of all pairs, summed over layers and heads.
+def visualize_explanation(
+    explanation: Explanation, figure: Figure | None = None, *, pieces: bool = False, most: int = 60
+) -> tuple[Figure, list[Axes]]:
+    """Draw what acts together: the sentence, what the output's token reads, words to words, and the heads.
 
-    Colours are signed and symmetric about zero, in the unit of the explained output.
+    The words' colours are what they receive from all queries, by all heads of all layers. The bars are what the token
+    that the output reads ([CLS], or a decoder's last one) takes from each word, and the map is how words act on words:
+    without the tokens that the tokenizer added, on a scale of its own. Purple raises the explained output, orange
+    lowers it. Where the explanation holds layerwise attributions, each layer has a map as well, on its own scale, since
+    these do not add up over layers.
 
     Args:
-        explanation: The explanation. Of more than 128 tokens the 128 with the largest scores are drawn, in order.
-        figure: An empty figure to draw into; by default a new one whose size fits the number of tokens.
+        explanation: The explanation.
+        figure: An empty figure to draw into; by default a new one whose size fits.
+        pieces: Show the tokenizer's pieces, not words.
+        most: Maximum number of bars, rows and columns: of longer texts the strongest are drawn, and the titles say so.
 
     Returns:
-        The figure and its axes: heads, strongest pairs, all pairs. Works without a display.
+        The figure and its axes: sentence, bars, map, heads, and a map for each layer. Works without a display.
+
+    Raises:
+        ValueError: ``most`` is below 1.
 
     Example:
         >>> from captum_attattr import explain, visualize_explanation
-        >>> figure, (heads, strongest, pairs) = visualize_explanation(explain("A warm, funny film."))
-        >>> heads.get_xlabel(), pairs.get_ylabel()
-        ('head', 'query: the token that looks')
+        >>> figure, (sentence, reads, between, heads) = visualize_explanation(explain("A warm, funny film."))
+        >>> reads.get_title(loc="left")
+        'What [CLS] reads: +3.79'
     """
-    own = figure is None
-    figure = FigureCanvasAgg(Figure(dpi=130)).figure if figure is None else figure
-    figure.set_layout_engine("none")  # _place sets all positions, by the sizes of the labels
-    places = _strongest_tokens(explanation)
-    side = side_of(len(places))
-    bars = _bars(explanation, int(2.5 * side))
-    heads, best, pairs = axes = [figure.add_axes((0, 0, 1, 1), label=name) for name in ("heads", "bars", "pairs")]
-    _draw_heads(explanation, heads)
-    _draw_strongest(explanation, bars, best)
-    _draw_pairs(explanation, places, side, pairs)
-    _place(figure, axes, explanation.attributions.shape[:2], side, 0.24 * max(len(bars), 4), resize=own)
-    title = _title(explanation, min(110, int(10 * figure.get_figwidth())))
-    figure.suptitle(title, fontsize=11, parse_math=False, y=1 - 0.1 / figure.get_figheight())
-    return figure, axes
+    check_count("most", most)
+    view = Overview(explanation if pieces else explanation.words)
+    families = families_for([*view.explanation.tokens, view.answer, view.sum_of_parts])
+    sheet = Sheet(FigureCanvasAgg(Figure(dpi=130)).figure if figure is None else figure, families)
+    sentence, reads, between = (sheet.add(name) for name in ("sentence", "reads", "between"))
+    bars = _draw_reads(view, reads, most)
+    side = _draw_between(view, between, most)
+    for axes in (reads, between):
+        use_fonts(families, axes)
+    names = [widest_name(axes) + 0.15 for axes in (reads, between)]
+    map_left = _MARGIN + names[0] + _BARS + _AXIS_NAME + names[1]
+    width = max(_WIDTH, map_left + side + _COLOUR_BAR + _MARGIN)
+    top = _title(sheet, view, width)
+    e, inner = view.explanation, width - 2 * _MARGIN
+    high = draw_sentence(sentence, e.tokens, e.spans, view.received.numpy(), inner, families)
+    sheet.put(sentence, _MARGIN, top, inner, high)
+    top += high + _GAP
+    sheet.put(reads, _MARGIN + names[0], top, _BARS, bars)
+    sheet.put(between, map_left, top, side, side)
+    heads, low = _draw_heads(sheet, view, _MARGIN + names[0], top + bars + _AXIS_NAME + _GAP)
+    top = max(low, top + side + lowest_name(between) + _AXIS_NAME)
+    apart = e.layerwise or (e if e.sums_only_rank else None)
+    maps = list[Axes]()
+    if apart is not None:
+        top, maps = draw_layers(sheet, apart, (_MARGIN + 0.1, top + _GAP, inner), most)
+    sheet.fit(width, top + _MARGIN, resize=figure is None)
+    return sheet.figure, [sentence, reads, between, heads, *maps]
 
 
-def _place(figure: Figure, axes: list[Axes], grid: tuple[int, ...], side: float, bars: float, *, resize: bool) -> None:
-    """Set the positions of the axes; in a figure that must keep its size, scale all of them."""
-    heads, best, pairs = axes
-    layers, columns = grid
-    cell = min(_LEFT / columns, 3.4 / layers)
-    left, label = widest_name(best, figure.dpi) + 0.2, widest_name(pairs, figure.dpi) + 0.1
-    start = left + _COLOUR_BAR + _NAME + label
-    width, height = start + _LEFT + side + _COLOUR_BAR, _TITLES + max(side + label, cell * layers + 1.1 + bars) + _NAME
-    if resize:
-        figure.set_size_inches(width, height)
-    across, high = figure.get_size_inches()
-    scale = min((across - width) / (_LEFT + side), (high - height) / max(side, cell * layers + bars)) + 1
-    scale = max(scale, 0.1)
-
-    def put(one: Axes, x: float, top: float, wide: float, tall: float) -> None:
-        wide, tall = wide * scale, tall * scale
-        one.set_position((x / across, 1 - (top + tall) / high, wide / across, tall / high))
-
-    put(heads, left, _TITLES, cell * columns, cell * layers)
-    put(best, left, _TITLES + scale * cell * layers + 1.1, _LEFT, bars)
-    put(pairs, start + scale * _LEFT, _TITLES, side, side)
+def _title(sheet: Sheet, view: Overview, width: float) -> float:
+    """Write what is explained, and what the colours mean; return the height."""
+    lines = wrap(f"{view.answer}: {view.sum_of_parts}", int(width * 9.5))
+    what = view.explanation.output_name
+    legend = (
+        f"Colours: what a word receives; purple raises the {what}, orange lowers it; the darkest is "
+        f"{number(float(view.received.abs().max()))}."
+    )
+    sheet.write("\n".join(lines), _MARGIN, 0.12, fontsize=12.5, fontweight="bold")
+    after = 0.12 + 0.24 * len(lines)
+    sheet.write(legend, _MARGIN, after + 0.03, fontsize=8.5, color="#55535e")
+    return after + 0.3
 
 
-def _draw_heads(explanation: Explanation, axes: Axes) -> None:
-    scores = explanation.head_scores().numpy()
-    signed_map(scores, axes, inches=min(_LEFT, 3.4 * scores.shape[1] / scores.shape[0]))
-    number_heads(axes, explanation.layers, scores.shape[1])
-    axes.tick_params(labelsize=8)
-    axes.set_title("Attribution of each head", fontsize=10)
-
-
-def _draw_strongest(explanation: Explanation, pairs: list[TokenPair], axes: Axes) -> None:
-    tokens = explanation.token_names
-    names = [f"{tokens[pair.query]} \N{RIGHTWARDS ARROW} {tokens[pair.key]}" for pair in pairs]
-    scores = [pair.score for pair in pairs]
-    axes.barh(range(len(pairs)), scores, color=[FOR if score > 0 else AGAINST for score in scores])
-    axes.set_yticks(range(len(pairs)), names, fontsize=8, parse_math=False)
+def _draw_reads(view: Overview, axes: Axes, most: int) -> float:
+    """Draw what the output's token reads; return the height in inches."""
+    tokens, scores = view.explanation.tokens, view.reads.numpy()
+    places = strongest(np.abs(scores), most)
+    axes.barh(range(len(places)), scores[places], color=[FOR if scores[place] > 0 else AGAINST for place in places])
+    high = max(_BAR * min(len(places), _WIDE) + _NARROW * max(len(places) - _WIDE, 0), 4 * _BAR)
+    names = [tokens[place] for place in places]
+    axes.set_yticks(range(len(places)), names, fontsize=letters(high, max(len(places), 1)), parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
-    axes.set_xlabel(f"attribution, {explanation.output_name}", fontsize=8)
+    axes.set(ylim=(len(places) - 0.4, -0.6))
     axes.axvline(0, color="black", linewidth=0.6)
-    axes.set_ylim(max(len(pairs), 4) - 0.4, -0.6)
+    axes.margins(x=0.22 if len(places) <= _NUMBERED else 0.05)
+    for row, place in enumerate(places) if len(places) <= _NUMBERED else ():
+        score = float(scores[place])
+        axes.annotate(
+            signed(score), (score, row), xytext=(3 if score >= 0 else -3, 0), textcoords="offset points", fontsize=7.5,
+            va="center", ha="left" if score >= 0 else "right", color="#55535e",
+        )  # fmt: skip
     axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_title("Strongest pairs, query \N{RIGHTWARDS ARROW} key", fontsize=10)
+    axes.tick_params(axis="y", length=0)
+    title = f"What {view.reader_name} reads: {signed(float(scores.sum()))}"
+    axes.set_title(title + _of_all(len(places), len(scores)), fontsize=10, loc="left", parse_math=False)
+    return high
 
 
-def _draw_pairs(explanation: Explanation, places: np.ndarray, side: float, axes: Axes) -> None:
-    scores = explanation.pair_scores().numpy()[np.ix_(places, places)]
-    signed_map(scores, axes, inches=side)
-    names = [explanation.tokens[place] for place in places]
-    name_rows_and_columns(axes, names, names, letters(side, len(places)))
-    left_out = len(explanation.tokens) - len(places)
-    title = "Attribution of each token pair, summed over layers and heads"
-    axes.set_title(title + (f" ({left_out} weak tokens left out)" * bool(left_out)), fontsize=10)
+def _draw_between(view: Overview, axes: Axes, most: int) -> float:
+    """Draw the map from words to words; return its side in inches."""
+    scores = view.between.numpy()
+    tokens = view.explanation.tokens
+    if not scores.size:
+        axes.set_axis_off()
+        axes.set_title("Between words: there is one word only", fontsize=10, loc="left")
+        return side_of(1)
+    rows, columns = strongest(np.abs(scores).sum(1), most), strongest(np.abs(scores).sum(0), most)
+    side = side_of(len(columns))
+    part = scores[np.ix_(rows, columns)]
+    signed_map(part, axes, inches=side)
+    queries, keys = (
+        [tokens[all_of[place]] for place in some] for all_of, some in ((view.queries, rows), (view.own, columns))
+    )
+    name_rows_and_columns(axes, queries, keys, letters(side, len(columns)))
+    title = (
+        f"Between words: net {signed(float(scores.sum()))}, {view.part_between:.0%} of all magnitude; darkest "
+        f"{number(float(np.abs(part).max()))}"
+    )
+    axes.set_title(title + _of_all(len(columns), len(view.own)), fontsize=10, loc="left")
+    return side
 
 
-def _strongest_tokens(explanation: Explanation) -> np.ndarray:
-    scores = explanation.pair_scores().abs()
-    return strongest((scores.sum(0) + scores.sum(1)).numpy(), MOST_TOKENS)
+def _of_all(shown: int, count: int) -> str:
+    return f"\n(the {shown} strongest of {count} words)" if shown < count else ""
 
 
-def _bars(explanation: Explanation, k: int) -> list[TokenPair]:
-    """Return the strongest pairs, without those whose bars would be too short to see."""
-    pairs = explanation.top_pairs(min(k, _MOST_BARS))
-    return [pair for pair in pairs if abs(pair.score) >= 0.01 * abs(pairs[0].score)]
-
-
-def _title(explanation: Explanation, width: int) -> str:
-    text = explanation.text if explanation.text_pair is None else f"{explanation.text} | {explanation.text_pair}"
-    text = " ".join(text.split())
-    text = text if len(text) <= width else text[: width - 3] + "..."
-    return f"{text}\n{explanation.explained}: {explanation.output:.3f} (purple speaks for it, orange against it)"
+def _draw_heads(sheet: Sheet, view: Overview, left: float, top: float) -> tuple[Axes, float]:
+    """Draw the heads; return the axes, and where they end."""
+    scores = view.explanation.head_scores().numpy()
+    cell = min(_CELL, (_BARS - 0.6) / scores.shape[1])
+    axes = sheet.add("heads")
+    signed_map(scores, axes, inches=cell * scores.shape[1])
+    number_heads(axes, view.explanation.layers, scores.shape[1])
+    axes.tick_params(labelsize=7)
+    axes.set_title("Heads", fontsize=10, loc="left")
+    sheet.put(axes, left, top, cell * scores.shape[1], cell * scores.shape[0])
+    return axes, top + cell * scores.shape[0] + _AXIS_NAME

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from captum_attattr.colours import COLOURS
 
-MOST_TOKENS = 128
 _DPI = 130
 QUERY, KEY = "query: the token that looks", "key: the token looked at"
 
@@ -42,7 +41,7 @@ def number_heads(axes: Axes, layers: Sequence[int], heads: int) -> None:
     columns, rows = range(0, heads, 1 + heads // 20), range(0, len(layers), 1 + len(layers) // 20)
     axes.set_xticks(columns, [str(head) for head in columns])
     axes.set_yticks(rows, [str(layers[row]) for row in rows])
-    axes.set(xlabel="head", ylabel="layer")
+    axes.set(xlabel="head", ylabel="layer", ylim=(-0.5, len(layers) - 0.5))  # the last layer on top
 
 
 def side_of(tokens: int) -> float:
@@ -80,7 +79,17 @@ def shown(figure: Figure, use_pyplot: bool) -> Figure:
     return figure
 
 
-def widest_name(axes: Axes, dpi: float) -> float:
+def widest_name(axes: Axes) -> float:
     """Return the width of the vertical axis's labels in inches, at least half an inch."""
-    labels = axes.get_yticklabels()
-    return max([0.5, *(float(label.get_window_extent().width) / dpi for label in labels)])
+    return max([0.5, *(float(label.get_window_extent().width) / dpi_of(axes) for label in axes.get_yticklabels())])
+
+
+def lowest_name(axes: Axes) -> float:
+    """Return the height of the horizontal axis's labels in inches."""
+    return max([0.1, *(float(label.get_window_extent().height) / dpi_of(axes) for label in axes.get_xticklabels())])
+
+
+def dpi_of(axes: Axes) -> float:
+    """Return the pixels of an inch."""
+    figure: Any = axes.get_figure(root=True)
+    return float(figure.dpi)

@@ -4,57 +4,48 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from captum_attattr.colours import colour, ink
+from captum_attattr.text.overview import Overview
+
+if TYPE_CHECKING:
+    from captum_attattr.text.explanation import Explanation
 
 _MOST_HEADS = 400
+_MOST_ROWS = 6
 _SMALL = "font-size: 85%; opacity: 0.75"
 
 
-class Prediction(NamedTuple):
-    """The predicted label and its probability."""
-
-    label: str
-    probability: float
-
-
-def card(
-    prediction: Prediction | None,
-    explained: str,
-    output: float,
-    tokens: Sequence[tuple[str, float]],
-    pairs: Sequence[tuple[str, str, float]],
-    heads: Sequence[tuple[int, Sequence[float]]],
-) -> str:
-    """Make the HTML: prediction, sentence with the score of each token, strongest pairs, and map of heads.
-
-    Args:
-        prediction: None if the model predicts no label.
-        explained, output: The name of F and its value.
-        tokens: The tokens, each with its score.
-        pairs: Names of query and key, and the pair's score.
-        heads: Layer numbers, each with a score for every head.
-    """
-    columns = [("Strongest pairs", _pairs(pairs)), ("Heads", _heads(heads))]
+def card(explanation: Explanation) -> str:
+    """Make the HTML: the answer, the sentence with the score of each word, what acts together, and the map of heads."""
+    view = Overview(explanation.words)
+    names = view.explanation.token_names
+    reads = [(names[place], score) for place, score in view.strongest_reads(_MOST_ROWS)]
+    pairs = [
+        (f"{names[q]} \N{RIGHTWARDS ARROW} {names[k]}", score) for q, k, score in view.strongest_between(_MOST_ROWS)
+    ]
+    columns = [
+        (f"{view.reader_name} reads", _rows(reads)),
+        (f"Between words, {view.part_between:.0%} of all magnitude", _rows(pairs)),
+        ("Heads", _heads(list(zip(explanation.layers, explanation.head_scores().tolist(), strict=True)))),
+    ]
     below = "".join(
-        f'<div><div style="{_SMALL}; margin-bottom: 3px">{title}</div>{content}</div>'
+        f'<div><div style="{_SMALL}; margin-bottom: 3px">{html.escape(title)}</div>{content}</div>'
         for title, content in columns
         if content
     )
+    tokens = list(zip(view.explanation.tokens, view.received.tolist(), strict=True))
     return (
-        f'<div style="font-family: system-ui, sans-serif; line-height: 1.6">{_heading(prediction, explained, output)}'
+        f'<div style="font-family: system-ui, sans-serif; line-height: 1.6">{_heading(view)}'
         f'<div style="margin: 5px 0">{_tokens(tokens)}</div>'
         f'<div style="display: flex; flex-wrap: wrap; gap: 8px 40px">{below}</div></div>'
     )
 
 
-def _heading(prediction: Prediction | None, explained: str, output: float) -> str:
-    if prediction is None:
-        return f"<div>{html.escape(explained)} <b>{output:.4f}</b></div>"
+def _heading(view: Overview) -> str:
     return (
-        f"<div>prediction <b>{html.escape(prediction.label)}</b> ({prediction.probability:.3f}), "
-        f"explained: {html.escape(explained)}: {output:.4f} "
+        f"<div><b>{html.escape(view.answer)}</b>: {html.escape(view.sum_of_parts)} "
         f'<span style="{_SMALL}">(<b style="color: {colour(1)}; background: #fff">purple</b> speaks for it, '
         f'<b style="color: {colour(-1)}; background: #fff">orange</b> against it)</span></div>'
     )
@@ -69,13 +60,11 @@ def _tokens(tokens: Sequence[tuple[str, float]]) -> str:
     )
 
 
-def _pairs(pairs: Sequence[tuple[str, str, float]]) -> str:
-    rows = "".join(
-        f'<tr><td style="text-align: left">{html.escape(query)} &rarr; {html.escape(key)}</td>'
-        f"<td>{score:+.4f}</td></tr>"
-        for query, key, score in pairs
+def _rows(rows: Sequence[tuple[str, float]]) -> str:
+    lines = "".join(
+        f'<tr><td style="text-align: left">{html.escape(name)}</td><td>{score:+.3f}</td></tr>' for name, score in rows
     )
-    return f"<table>{rows}</table>" if rows else ""
+    return f"<table>{lines}</table>" if lines else ""
 
 
 def _heads(heads: Sequence[tuple[int, Sequence[float]]]) -> str:

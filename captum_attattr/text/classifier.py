@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from captum_attattr.arguments import check_choice
 from captum_attattr.attention import attention_layers
 from captum_attattr.engine.calls import InOrder
 from captum_attattr.engine.forward import Forward, uncompiled
 from captum_attattr.engine.plans import Findings
 from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.warned import warn
 from captum_attattr.text.model_loading import load_classifier
-from captum_attattr.text.model_output import Kind, output_of
+from captum_attattr.text.model_output import OF_LABEL, Kind, OfLabel, output_of
+from captum_attattr.text.words import Span
+from captum_attattr.warned import warn
 
-__all__ = ["Asked", "Batch", "Classifier", "load_classifier"]
-
-Asked = Literal["probability", "logit"]
+__all__ = ["Batch", "Classifier", "load_classifier"]
 
 # Batches with more token pairs than this take much memory and are no faster.
 _MOST_PAIRS = 2**18
@@ -55,7 +55,11 @@ class Batch:
     real: Tensor
     """(B, T): False for padding."""
     tokens: list[list[str]]
+    spans: list[list[Span | None]]
+    """Where the tokens are in the text; empty lists if the tokenizer does not tell."""
     special: list[list[bool]]
+    unknown: list[float]
+    """The part of each text's own tokens that stand for any unknown word."""
 
 
 class Classifier:
@@ -64,16 +68,16 @@ class Classifier:
     Args:
         model: The model, a folder, a name on the Hub, or None for the bundled one.
         tokenizer: The model's tokenizer; loaded with the model if that is given by name or folder.
-        output: "probability" or "logit"; a regression model's output is always taken as it is.
+        output: F of a label: "log-odds", "logit", "probability" or "log-probability"; a regression model's output is
+            always taken as it is.
 
     Raises:
         TypeError: The model has no tokenizer, or is no model.
         ValueError: The output is unknown, or the model cannot be loaded.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, output: Asked) -> None:
-        if output not in ("probability", "logit"):
-            raise ValueError(f"output {output!r} is unknown. Choose 'probability' or 'logit'.")
+    def __init__(self, model: Any, tokenizer: Any, output: OfLabel) -> None:
+        check_choice("output", output, OF_LABEL)
         if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")):
             raise TypeError(f"tokenizer must be a transformers tokenizer, got {type(tokenizer).__name__}.")
         if model is None or isinstance(model, (str, os.PathLike)):
@@ -107,7 +111,7 @@ class Classifier:
 
     @property
     def output(self) -> Kind:
-        """The kind of F: "probability" or "logit"; "given" for a regression model, whose output is taken as it is."""
+        """The kind of F; "given" for a regression model, whose output is taken as it is."""
         return self._explained.kind
 
     @property
@@ -117,7 +121,7 @@ class Classifier:
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         """Compute each label's probability from the result of :meth:`outputs`; for a regression, return that result."""
-        return replace(self._explained, kind="probability").compute(outputs) if self.output == "logit" else outputs
+        return self._explained.probabilities(outputs)
 
     def record(self, batch: Batch, numbers: Sequence[int] | None = None) -> tuple[Recording, InOrder]:
         """Record a pass of the texts, and the calls of the attention layers that read them, in calling order.
@@ -232,16 +236,28 @@ class Classifier:
             padding_side="right",
             return_tensors="pt",
             return_special_tokens_mask=True,
+            return_offsets_mapping=getattr(self.tokenizer, "is_fast", False),
         ).to(self.model.device)
         special = encoding.pop("special_tokens_mask").bool()
+        offsets = encoding.pop("offset_mapping", None)
         self._check_numbers(encoding["input_ids"])
         self.input_names = list(encoding.keys())
         ids = encoding["input_ids"]
         real = encoding["attention_mask"].bool() if "attention_mask" in encoding else torch.ones_like(ids).bool()
-        tokens = [self._readable(encoding, row, real[row]) for row in range(len(places))]
+        rows = range(len(places))
         return Batch(
-            places, tuple(encoding.values()), real, tokens, [s[r].tolist() for s, r in zip(special, real, strict=True)]
+            places,
+            tuple(encoding.values()),
+            real,
+            [self._readable(encoding, row, real[row]) for row in rows],
+            [[] if offsets is None else _spans(encoding.sequence_ids(row), offsets[row], real[row]) for row in rows],
+            [special[row, real[row]].tolist() for row in rows],
+            [self._part_unknown(ids[row][real[row] & ~special[row]]) for row in rows],
         )
+
+    def _part_unknown(self, ids: Tensor) -> float:
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
+        return 0.0 if unknown is None or not len(ids) else float((ids == unknown).double().mean())
 
     def _check_numbers(self, ids: Tensor) -> None:
         known = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
@@ -262,3 +278,9 @@ class Classifier:
             goes_on = piece.startswith("##") or (inside and piece[0] not in "\u2581\u0120" and text[0].isalnum())
             readable.append(f"##{text}" if goes_on else text)
         return [token for token, keep in zip(readable, real.tolist(), strict=True) if keep]
+
+
+def _spans(parts: Sequence[int | None], offsets: Tensor, real: Tensor) -> list[Span | None]:
+    """Return where the tokens of a row are in its texts, without padding."""
+    ends = zip(parts, offsets.tolist(), real.tolist(), strict=True)
+    return [None if part is None else Span(part, *at) for part, at, keep in ends if keep]

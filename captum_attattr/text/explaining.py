@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, overload
 
 import captum
@@ -14,23 +15,18 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from captum_attattr.arguments import check_count
-from captum_attattr.attention import original_heads
-from captum_attattr.attribution import Integration, PathName, convergence_of, integrals_along, rough_places
+from captum_attattr.attribution import Integration, PathName
 from captum_attattr.engine.baselines import attention_baseline as starts_from
 from captum_attattr.engine.gradients import with_gradients
-from captum_attattr.engine.integration import Convergence, Integral
 from captum_attattr.engine.layer_path import LayerPath
-from captum_attattr.engine.layer_state import LayerState
-from captum_attattr.engine.path_kinds import path_named
-from captum_attattr.engine.reductions import Keep
-from captum_attattr.engine.replay import Recording
-from captum_attattr.engine.warned import warn
-from captum_attattr.text.classifier import Asked, Batch, Classifier
+from captum_attattr.text.classifier import Batch, Classifier
+from captum_attattr.text.doubts import Doubts
 from captum_attattr.text.explanation import Explanation
+from captum_attattr.text.model_output import OfLabel
+from captum_attattr.text.recorded_batch import Found, RecordedBatch
 from captum_attattr.text.request import Request, Target
 
-# Maximum number of evaluations of a joint path without its lowest layers: if it takes more, it is still rough.
-_TRIED_STEPS = 60
+_LAYERWISE: PathName = "layerwise"
 
 
 @overload
@@ -44,9 +40,10 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     *,
     text_pair: str | Sequence[str] | None = None,
     target: Target | Sequence[Target] = None,
-    output: Asked = "probability",
+    output: OfLabel = "log-odds",
     layers: Sequence[int] | None = None,
-    path: PathName = "layerwise",
+    path: PathName | None = None,
+    layerwise: bool | Sequence[int] = False,
     tolerance: float | None = 0.01,
     n_steps: int | None = None,
     method: str = "gausslegendre",
@@ -64,12 +61,16 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         text_pair: Second text of a sentence pair, one for each text.
         target: Label to explain, by number or name, one for all or one for each text; None for the predicted one, or
             a regression model's only output.
-        output: F: the "probability" of the target or its "logit". A regression model's output is taken as it is.
+        output: F of the target: its "log-odds" log p - log(1 - p), which do not saturate; its "logit", "probability"
+            or "log-probability". A regression model's output is taken as it is.
         layers: Numbers of the layers to explain, from 0, in the order in which they run; None for all.
-        path: "layerwise" or "joint", see :class:`SelfAttentionAttribution`. For scores of tokens the joint path is
-            more faithful and faster (``benchmarks/results/faithfulness.md``); for layers and heads use "layerwise". The
+        path: "joint" or "layerwise", see :class:`SelfAttentionAttribution`; by default "joint", whose attributions add
+            up over layers, and "layerwise" where ``layers`` are given, since it tells what a layer adds by itself. For
+            scores of tokens the joint path is more faithful and faster (``benchmarks/results/faithfulness.md``). The
             lowest layers that keep a joint path from converging (:func:`rough_layers`) keep their own attention, and a
             warning says so.
+        layerwise: Explain all these layers, or those with these numbers, by the layerwise path as well:
+            :attr:`Explanation.layerwise`.
         tolerance: Relative error to reach: each text takes as many evaluations in each layer as it needs. None for
             ``n_steps`` evaluations of ``method`` everywhere.
         n_steps: Number of evaluations on the path, for each text and layer, 20 by default; with ``tolerance`` the
@@ -89,7 +90,8 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
         UnsupportedModelError: The model's attention cannot be reached.
 
     Warns:
-        UserWarning: A text is longer than the model allows and was cut.
+        UserWarning: A text is longer than the model allows and was cut, or holds many words that the tokenizer does
+            not know; a probability is explained that hardly moves, near 1.
 
     Example:
         >>> from captum_attattr import explain
@@ -100,7 +102,10 @@ def explain(  # type: ignore[misc]  # the overloads name the results; the option
     check_count("batch_size", batch_size)
     request = Request.from_arguments(text, text_pair, target)
     integration = integration_of(tolerance, n_steps, method)
-    explainer = Explainer(Classifier(model, tokenizer, output), _numbers(layers), path, integration, attention_baseline)
+    chosen = numbers_of("layers", layers)
+    beside = layerwise if isinstance(layerwise, bool) else numbers_of("layerwise", layerwise) or False
+    classifier = Classifier(model, tokenizer, output)
+    explainer = Explainer(classifier, chosen, path_of(path, chosen), integration, attention_baseline, beside)
     found = dict(explainer.explain_each(request, batch_size, show_progress))
     explanations = [found[place] for place in range(len(found))]
     return explanations[0] if isinstance(text, str) else explanations
@@ -121,9 +126,12 @@ class Explainer:
 
     classifier: Classifier
     layers: list[int] | None
+    """The layers to explain; None for all."""
     path: PathName
     integration: Integration
     baseline: float | str | None = None
+    layerwise: list[int] | bool = False
+    """The layers to explain by the layerwise path as well: True for all."""
 
     def explain_each(
         self, request: Request, batch_size: int = 8, show_progress: bool = False
@@ -135,20 +143,20 @@ class Explainer:
                 f"The model gives {len(self.classifier.labels)} numbers (regression), none of which it predicts: "
                 "choose the one to explain, target=..."
             )
-        batches = self.classifier.batches(request.texts, request.pairs, batch_size)
+        batches, doubts = self.classifier.batches(request.texts, request.pairs, batch_size), Doubts(len(targets))
         with tqdm(total=len(targets), desc="Explaining", unit="text", disable=not show_progress) as bar:
             for batch in batches:
-                answers = self._explain_batch(batch, [targets[place] for place in batch.places])
-                for place, answer in zip(batch.places, answers, strict=True):
-                    pair = None if request.pairs is None else request.pairs[place]
-                    yield place, Explanation(text=request.texts[place], text_pair=pair, **answer)
+                answers = self._explain_batch(batch, [targets[place] for place in batch.places], request)
+                for place, unknown, answer in zip(batch.places, batch.unknown, answers, strict=True):
+                    doubts.note(place, unknown, answer)
+                    yield place, answer
                     bar.update()
+        doubts.warn()
 
     @with_gradients(True)
-    def _explain_batch(self, batch: Batch, targets: Sequence[int | None]) -> list[dict[str, Any]]:
-        """Explain the texts of a batch: the fields of each explanation, without padding."""
-        recording, calls = self.classifier.record(batch, self.layers)
-        if self.layers is not None and len(self.layers) < len(calls.met) > len(set(calls.met)):
+    def _explain_batch(self, batch: Batch, targets: Sequence[int | None], request: Request) -> list[Explanation]:
+        recording, calls = self.classifier.record(batch, self._recorded)
+        if self._recorded is not None and len(self._recorded) < len(calls.met) > len(set(calls.met)):
             raise ValueError("The model's layers share their weights and cannot be explained apart: leave layers out.")
         wanted = [
             guess if target is None else target
@@ -156,82 +164,51 @@ class Explainer:
         ]
         starts = starts_from(self.baseline, recording.states, listed=True)
         paths = [LayerPath.from_state(state, start) for state, start in zip(recording.states, starts, strict=True)]
-        places, integrals = self._integrated(recording, paths, wanted, calls.numbers)
-        reached = convergence_of(integrals, path_named(self.path), [paths[place] for place in places], self.integration)
-        states = [recording.states[place] for place in places]
-        numbers = [calls.numbers[place] for place in places]
-        return self._answers(batch, recording.output, states, wanted, numbers, integrals, reached)
+        recorded = RecordedBatch(recording, paths, calls.numbers, wanted, self.integration, self.baseline is None)
+        made = partial(self._explanations, batch, request, recording.output, wanted)
+        explanations = made(self.path, recorded.along(self.path, self.layers))
+        if self.layerwise is False or self.path == _LAYERWISE:
+            return explanations
+        beside = made(_LAYERWISE, recorded.along(_LAYERWISE, self._beside))
+        return [replace(one, layerwise=other) for one, other in zip(explanations, beside, strict=True)]
 
-    def _integrated(
-        self, recording: Recording, paths: list[LayerPath], wanted: list[int], numbers: list[int]
-    ) -> tuple[list[int], list[Integral]]:
-        """Integrate, and again without the lowest layers where these keep a joint path from converging.
+    @property
+    def _beside(self) -> list[int] | None:
+        return self.layers if isinstance(self.layerwise, bool) else self.layerwise
 
-        Returns:
-            The places in ``paths`` of the layers that are explained, and the integrals.
-        """
-        path, keep, places = path_named(self.path), Keep((None,), True), list(range(len(paths)))
-        integrals = integrals_along(path, recording, paths, wanted, self.integration, keep)
-        rough = self._rough(recording, paths, wanted, integrals)
-        if rough:
-            warn(
-                f"The joint path through the lowest layers ({', '.join(str(numbers[place]) for place in rough)}) did "
-                f"not converge within n_steps={self.integration.n_steps}: they keep their own attention, and the "
-                "attributions of the other layers add up to what the output loses without the attention of these."
-            )
-            places = [place for place in places if place not in rough]
-            others = [paths[place] for place in places]
-            integrals = integrals_along(path, recording, others, wanted, self.integration, keep)
-        return places, integrals
+    @property
+    def _recorded(self) -> list[int] | None:
+        """The layers to record: those of both paths."""
+        if self.layerwise is False or self.layers is None or self._beside is None:
+            return self.layers
+        return sorted({*self.layers, *self._beside})
 
-    def _rough(
-        self, recording: Recording, paths: list[LayerPath], wanted: list[int], integrals: list[Integral]
-    ) -> list[int]:
-        """Find the lowest layers that must keep their own attention for the joint path to converge: their places."""
-        converged = all(one.converged is None or bool(one.converged.all()) for one in integrals)
-        if converged or self.baseline is not None or not path_named(self.path).layers_add_up:
-            return []
-        tried = replace(self.integration, n_steps=min(_TRIED_STEPS, self.integration.n_steps))
-        rough = rough_places(recording, paths, wanted, tried)
-        return rough if len(rough) < len(paths) else []  # leaving layers out does not help: a warning says so
-
-    def _answers(
-        self,
-        batch: Batch,
-        outputs: Tensor,
-        states: list[LayerState],
-        wanted: list[int],
-        numbers: list[int],
-        integrals: list[Integral],
-        reached: Convergence,
-    ) -> list[dict[str, Any]]:
-        layers = [state.call.module for state in states]
-        attributions = original_heads([layer[0] for one in integrals for layer in one.kept], layers)
-        attention = original_heads([state.probabilities() for state in states], layers)
+    def _explanations(
+        self, batch: Batch, request: Request, outputs: Tensor, wanted: Sequence[int], path: PathName, found: Found
+    ) -> list[Explanation]:
         probabilities = self.classifier.probabilities(outputs)
         return [
-            {
-                "tokens": batch.tokens[row],
-                "special": batch.special[row],
-                "labels": self.classifier.labels,
-                "probabilities": probabilities[row].float().cpu(),
-                "target": target,
-                "output": float(outputs[row, target]),
-                "attributions": _of_row(attributions, row, batch.real),
-                "attention": _of_row(attention, row, batch.real),
-                "delta": torch.stack([one.gap[row] for one in integrals]).float().cpu(),
-                "layers": numbers,
-                "settings": self._settings(),
-                "evaluations": reached.evaluations[:, row].tolist(),
-            }
+            Explanation(
+                text=request.texts[batch.places[row]],
+                text_pair=None if request.pairs is None else request.pairs[batch.places[row]],
+                tokens=batch.tokens[row],
+                special=batch.special[row],
+                labels=self.classifier.labels,
+                probabilities=probabilities[row].float().cpu(),
+                target=target,
+                output=float(outputs[row, target]),
+                settings=self._settings(path),
+                spans=batch.spans[row],
+                **found.of_text(row, batch.real),
+            )
             for row, target in enumerate(wanted)
         ]
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self, path: PathName) -> dict[str, Any]:
         return {
             "model": self.classifier.name,
             "output": self.classifier.output,
-            "path": self.path,
+            "path": path,
             "tolerance": self.integration.tolerance,
             "method": self.integration.method,
             "n_steps": int(self.integration.n_steps),
@@ -240,18 +217,23 @@ class Explainer:
         }
 
 
-def _of_row(matrices: Sequence[Tensor], row: int, real: Tensor) -> Tensor:
-    """Select the matrices (L, H, T, T) of one text, without its padding."""
-    kept = real[row].to(matrices[0].device)
-    return torch.stack([matrix[row][:, kept][:, :, kept] for matrix in matrices]).float().cpu()
+def path_of(path: PathName | None, layers: Sequence[int] | None) -> PathName:
+    """Return the kind of path: where layers are asked for, the one that asks what each of them adds by itself."""
+    return path if path is not None else "joint" if layers is None else _LAYERWISE
 
 
-def _numbers(layers: Any) -> list[int] | None:
+def numbers_of(name: str, layers: Any) -> list[int] | None:
+    """Check a list of layer numbers; None stays None.
+
+    Raises:
+        TypeError: It is no list of whole numbers.
+        ValueError: It is empty, or names a layer twice.
+    """
     if layers is None:
         return None
-    numbers = list(layers) if isinstance(layers, Sequence) else [layers]
+    numbers = list(layers) if isinstance(layers, Sequence) and not isinstance(layers, str) else [layers]
     if any(isinstance(number, bool) or not isinstance(number, int) for number in numbers):
-        raise TypeError(f"layers must be a list of layer numbers, got {layers!r}.")
+        raise TypeError(f"{name} must be a list of layer numbers, got {layers!r}.")
     if not numbers or len(set(numbers)) < len(numbers):
-        raise ValueError(f"layers {numbers} must name at least one layer, and each of them once.")
+        raise ValueError(f"{name} {numbers} must name at least one layer, and each of them once.")
     return numbers

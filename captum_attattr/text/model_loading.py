@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from captum_attattr.demo import load_demo
 from captum_attattr.pruning.pruned_files import check_depth, is_pruned, load_pruned, reason_of
+
+_PATIENCE = 2.5
+"""Seconds to wait for the Hub's word that it has a model."""
 
 
 def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any = None) -> tuple[nn.Module, Any]:
@@ -39,6 +44,8 @@ def load_classifier(name: str | os.PathLike[str] | None = None, tokenizer: Any =
             model, own_tokenizer = load_demo()
             return model, own_tokenizer if tokenizer is None else tokenizer
         _check_name(os.fspath(name))
+        if not local:
+            _check_hub(os.fspath(name))
         try:
             if local and is_pruned(name):
                 model = load_pruned(name, dtype=torch.float32)
@@ -86,6 +93,33 @@ def _check_name(name: str) -> None:
         raise ValueError(f"{name} is a file: give the folder that holds config.json, the weights and the tokenizer.")
     if name.startswith((".", "~", os.sep)) and not Path(name).is_dir():
         raise ValueError(f"There is no folder {name} to load a model from.")
+
+
+def _check_hub(name: str) -> None:
+    """Ask the Hub for a model that is not on this machine, once and not for long: transformers would ask many times.
+
+    Raises:
+        ValueError: It has no such model, or cannot be reached.
+    """
+    advice = (
+        f"Is the name right ('bert-base-uncased', 'owner/name')? Is there a folder {name!r} here? A private model "
+        "needs a login (hf auth login)."
+    )
+    try:
+        known = isinstance(try_to_load_from_cache(name, "config.json"), str)
+        if not known and not constants.HF_HUB_OFFLINE:
+            HfApi().model_info(name, timeout=_PATIENCE)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ValueError(
+            f"There is no model {name!r} in a folder of that name or on the Hugging Face Hub. {advice}"
+        ) from error
+    except HfHubHTTPError:
+        return  # a mirror of files alone: transformers asks it for these
+    except Exception as error:  # any way in which a network may fail
+        raise ValueError(
+            f"{name!r} is no folder and not on this machine yet, and the Hugging Face Hub could not be asked for it "
+            f"({type(error).__name__}). {advice}"
+        ) from error
 
 
 def _check_loaded(name: str, missing: Collection[str], tokenizer: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,11 @@ class Request:
         if text_pair is not None:
             pairs = one_each("second texts", _texts(text_pair, "text_pair"), "texts", len(texts))
         return cls(texts, pairs, _targets(target, len(texts)))
+
+    def select(self, places: Sequence[int]) -> Request:
+        """Return a request for some of the texts."""
+        pairs = None if self.pairs is None else [self.pairs[place] for place in places]
+        return Request([self.texts[place] for place in places], pairs, [self.targets[place] for place in places])
 
 
 def _texts(given: Any, name: str) -> list[str]:

@@ -8,9 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from captum_attattr.aggregation import stack_layers
+from captum_attattr.aggregation import only_reader, stack_layers
 from captum_attattr.text.explanation import Explanation
-from captum_attattr.tree.growth import only_reader
 
 Root = int | Literal["auto", "none"]
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from captum_attattr.arguments import check_choice, one_each
+from captum_attattr.pictures.fonts import families_for, use_fonts
 from captum_attattr.pictures.signed_map import new_figure, shown
 from captum_attattr.text.explanation import Explanation
 from captum_attattr.tree.arguments import (
@@ -92,7 +93,8 @@ class AttributionTree:
             none there); else the first token, or the last one if the first looks at no other, as in decoders.
         layers: Numbers of the layers in the model, for raw attributions; by default 0, 1, 2, ...
         segments: For each token the sentence of a pair to which it belongs, None for neither. For an explanation of a
-            pair the default is given by the special tokens between the sentences.
+            pair the default is given by the texts.
+        pieces: Of an explanation take the tokenizer's pieces, not words.
 
     Raises:
         ValueError: The arguments do not fit each other, a threshold is out of range, or attributions are not finite.
@@ -103,11 +105,11 @@ class AttributionTree:
 
     Example:
         >>> from captum_attattr import AttributionTree, explain
-        >>> tree = AttributionTree(explain("The plot was interesting but the execution was poor.", path="joint"))
+        >>> tree = AttributionTree(explain("The plot was interesting but the execution was poor."))
         >>> tree
         AttributionTree([CLS] -> poor, 3 edges, 6 layers)
         >>> [(tree.tokens[edge.key], edge.layer, f"{edge.attribution:+.2f}") for edge in tree.edges]
-        [('poor', 5, '+0.35'), ('execution', 5, '+0.05'), ('was', 5, '+0.02')]
+        [('poor', 5, '+3.42'), ('execution', 5, '+0.56'), ('was', 5, '+0.22')]
     """
 
     def __init__(
@@ -122,11 +124,13 @@ class AttributionTree:
         root: Root = "auto",
         layers: Sequence[int] | None = None,
         segments: Sequence[int | None] | None = None,
+        pieces: bool = False,
     ) -> None:
         names, self._what, self._notes = None, "output", list[str]()
         if isinstance(attributions, Explanation):
             if tokens is not None or layers is not None:
                 raise ValueError("An explanation has tokens and layers of its own: leave tokens and layers out.")
+            attributions = attributions if pieces else attributions.words
             segments = sentences_of(attributions) if segments is None else segments
             self._what, self._notes = attributions.explained, _notes(attributions, scale)
             tokens, names, layers = attributions.tokens, attributions.token_names, attributions.layers
@@ -250,6 +254,7 @@ class AttributionTree:
         text = self.tokens, self.segments, self.layers
         plan = Plan(*text, self.nodes[0], self.edges, crossing, self._what, self._what_widths_are())
         draw_tree(plan, axes, title, resize=plt_fig_axis is None)
+        use_fonts(families_for(self.tokens), axes)
         return shown(figure, use_pyplot), axes
 
     def __repr__(self) -> str:

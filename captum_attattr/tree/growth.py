@@ -47,15 +47,6 @@ class Grown(NamedTuple):
     """Number of links at the beginning that stay, whatever their size."""
 
 
-def only_reader(attributions: Tensor) -> int | None:
-    """Return the only token with attributions in the top layer, if there is just one.
-
-    Tokens that the classifier does not read have none there.
-    """
-    rows = attributions[-1].ne(0).any(-1).nonzero().flatten().tolist()
-    return rows[0] if len(rows) == 1 else None
-
-
 def total_of(attributions: Tensor) -> float:
     """Sum the magnitudes of the tokens' scores; a score is the sum over all layers and queries."""
     return float(attributions.sum((0, 1)).abs().sum())

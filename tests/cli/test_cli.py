@@ -11,6 +11,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matplotlib.figure import Figure
@@ -18,8 +19,9 @@ from tiny_classifiers import bert
 
 from captum_attattr import Explanation
 from captum_attattr.cli import main
-from captum_attattr.cli.explain import describe
+from captum_attattr.cli.answers import describe
 from captum_attattr.text.explaining import Explainer
+from captum_attattr.text.overview import Overview, number, signed
 
 TEXT = "The plot was interesting but the execution was poor."
 COMMAND = Path(sys.executable).parent / "captum-attattr"
@@ -43,7 +45,9 @@ def model(tmp_path_factory):
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Run the command in this process, with blank pictures: exit code, standard output, standard error."""
-    monkeypatch.setattr("captum_attattr.cli.explain.visualize_explanation", lambda _: (Figure(figsize=(1, 1)), []))
+    monkeypatch.setattr(
+        "captum_attattr.cli.explain.visualize_explanation", lambda *_, **__: (Figure(figsize=(1, 1)), [])
+    )
 
     def run(*words):
         capsys.readouterr()
@@ -77,21 +81,34 @@ def main_job(tmp_path_factory):
 
 
 def test_the_main_job(main_job):
+    """The first line is an answer; then come what is read and what acts together, with their part of the total."""
     code, out, err, _ = main_job
     assert (code, err) == (0, "")
-    assert out.startswith(f'"{TEXT}"\n  prediction  negative (probability 0.9')
-    assert "  explained   probability of 'negative', 0.9" in out
-    assert re.search(r"  \+0\.\d{4}  \[CLS\] -> poor\n", out)
-    assert re.search(r"  \+0\.\d{4}  layer 5, head \d+\n", out)
-    assert "without a layer's attention + its attributions = probability of 'negative' (error " in out
+    first, text, total, *_ = out.splitlines()
+    assert re.fullmatch(
+        r"negative 0\.9\d\d: \[CLS\] reads 'poor' \+\d\.\d\d, and 'execution' looking at 'poor' \+\d\.\d\d", first
+    )
+    assert text == f'  "{TEXT}"'
+    number = r"[+-]?\d+\.\d+"
+    found = re.fullmatch(
+        rf"  log-odds ({number}) = ({number}) without attention \+ ({number}) from attention \(\d+ evaluations\)", total
+    )
+    output, without, added = map(float, found.groups())
+    assert output == pytest.approx(without + added, abs=0.02)
+    assert re.search(r"^ {4,}\+\d\.\d\d +\d+%  poor$", out, re.MULTILINE)
+    assert re.search(r"^ {4,}\+0\.\d{3} +\d+%  execution -> poor$", out, re.MULTILINE)
+    assert re.search(r"^ {4,}\+0\.\d+ +\d+%  layer 5, head \d+$", out, re.MULTILINE)
 
 
-def test_each_layer_s_numbers_add_up(main_job):
-    _, out, _, _ = main_job
-    rows = re.findall(r"layer (\d)  (\S+) ([+-]) (\S+) = (\S+)\n", out)
-    assert [int(layer) for layer, *_ in rows] == [0, 1, 2, 3, 4, 5]
-    for _, start, sign, attributions, total in rows:
-        assert float(start) + float(sign + attributions) == pytest.approx(float(total), abs=2e-4)
+def test_parts_add_up(main_job):
+    """What [CLS] reads, word by word, is in all what the heading says."""
+    *_, folder = main_job
+    explanation = Explanation.load(next((folder / "explanations").glob("*.safetensors")))
+    lines = describe(explanation, 100).splitlines()
+    start = next(place for place, line in enumerate(lines) if line.startswith("  [CLS] reads ("))
+    total = float(re.search(r"\(([+-][\d.]+) in all\)", lines[start])[1])
+    rows = [float(line.split()[0]) for line in lines[start + 1 : lines.index("", start)]]
+    assert sum(rows) == pytest.approx(total, abs=0.02)
 
 
 def test_the_answer_names_its_files(main_job):
@@ -106,32 +123,45 @@ def test_the_answer_names_its_files(main_job):
 def test_the_installed_command():
     done = subprocess.run([COMMAND, "explain", TEXT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "prediction  negative" in done.stdout
+    assert done.stdout.startswith("negative 0.9")
     assert len(list(Path("explanations").iterdir())) == 2
 
 
-def test_strongest_pairs_and_heads_with_their_signs(run, model):
+def test_strongest_words_and_heads_with_their_signs(run, model):
     _, out, _ = run("A film, a warm film!", "--model", model, "--top", "5")
     explanation = Explanation.load(next(Path("explanations").glob("*.safetensors")))
-    names = explanation.token_names
-    pairs = [f"{p.score:+.4f}  {names[p.query]} -> {names[p.key]}" for p in explanation.top_pairs(5)]
-    heads = [f"{h.score:+.4f}  layer {h.layer}, head {h.head}" for h in explanation.top_heads(5)]
-    assert [line.strip() for line in out.splitlines() if " -> " in line][1:] == pairs
-    assert [line.strip() for line in out.splitlines() if ", head " in line] == heads
+    view = Overview(explanation.words)
+    names, added = view.explanation.token_names, view.added
+    pairs = [(p.score, f"{names[p.query]} -> {names[p.key]}") for p in view.strongest_between(5)]
+    heads = [(h.score, f"layer {h.layer}, head {h.head}") for h in explanation.top_heads(5)]
+    reads = [(score, names[place]) for place, score in view.strongest_reads(5)]
+    rows = [line.split(maxsplit=2) for line in out.splitlines() if line.startswith("    ")]
+    assert rows == [[signed(score), f"{score / added:.0%}", name] for score, name in (*reads, *pairs, *heads)]
 
 
-def test_pairs_with_special_tokens_are_left_out_on_request(run, model):
+def test_special_tokens_are_left_out_on_request(run, model):
     _, out, _ = run("a film", "--model", model)
-    assert "[CLS] -> " in out
+    assert re.search(r"%  \[(CLS|SEP)\]$", out, re.MULTILINE)
     _, out, _ = run("a film", "--model", model, "--no-special")
-    assert "[CLS]" not in out
+    assert not re.search(r"%  \[(CLS|SEP)\]$", out, re.MULTILINE)
     assert "film -> a" in out
 
 
-def test_several_texts_are_answered_in_their_order(run, model):
+def test_words_or_pieces(run, model):
+    _, out, _ = run("unputdownable", "--model", model)
+    assert "unputdownable\n" in out
+    assert "##put" not in out
+    _, out, _ = run("unputdownable", "--model", model, "--pieces")
+    assert "##put" in out
+
+
+def test_several_texts_are_answered_when_they_are_done_each_with_its_number(run, model):
     texts = ["so long as it is not too long", "dull", "a warm film"]
     _, out, _ = run(*texts, "--model", model)
-    assert [line.strip('"') for line in out.splitlines() if line.startswith('"')] == texts
+    starts = [line for line in out.splitlines() if line.startswith("[")]
+    found = {int(line[1]): out.splitlines()[out.splitlines().index(line) + 1].strip(' "') for line in starts}
+    assert found == dict(enumerate(texts, 1))
+    assert all(line[2:7] == " of 3" for line in starts)
     assert [path.stem for path in sorted(Path("explanations").glob("*.png"))] == [
         "001-so-long-as-it-is-not", "002-dull", "003-a-warm-film",
     ]  # fmt: skip
@@ -139,8 +169,8 @@ def test_several_texts_are_answered_in_their_order(run, model):
 
 @pytest.mark.parametrize("text", ["\u96fb\u5f71!", "../../x", "a/b", "-- $HOME *", "x" * 300, "CON: \n nul"])
 def test_file_names_are_safe_whatever_the_text(run, model, text):
-    code, _, err = run("--model", model, "--output", "here", "--", text)
-    assert (code, err) == (0, "")
+    code, _, _ = run("--model", model, "--output", "here", "--", text)
+    assert code == 0
     names = [path.name for path in Path("here").iterdir()]
     assert len(names) == 2
     assert all(re.fullmatch(r"001-[a-z0-9-]{1,60}\.(png|safetensors)", name) for name in names)
@@ -148,17 +178,17 @@ def test_file_names_are_safe_whatever_the_text(run, model, text):
 
 def test_a_long_text_is_named_in_short(run, model):
     _, out, _ = run("long " * 15 + "\n" + "longer " * 50, "--model", model)
-    first = out.splitlines()[0]
-    assert first.startswith('"long long ')
-    assert first.endswith('..."')
-    assert len(first) == 202
+    text = out.splitlines()[1].strip()
+    assert text.startswith('"long long ')
+    assert text.endswith('..."')
+    assert len(text) == 202
 
 
 def test_characters_that_the_terminal_lacks_are_escaped(model, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding="ascii"))
     assert main(["explain", "caf\u00e9 \u96fb", "--model", model]) == 0
-    assert written.getvalue().startswith(b'"caf\\xe9 \\u96fb"\n')
+    assert b'\n  "caf\\xe9 \\u96fb"\n' in written.getvalue()
 
 
 # Options
@@ -188,13 +218,17 @@ def test_json_of_several_texts_is_a_list_in_their_order(run, model):
 HOW = {
     "target by name": (["--target", "sad"], {"target": "sad"}, {}),
     "target by number": (["--target", "2"], {"target": "glad"}, {}),
-    "logit": (["--explain", "logit"], {}, {"output": "logit"}),
-    "probability": (["--explain", "probability"], {}, {"output": "probability"}),
-    "logit, as it was spelled before": (["--logit"], {}, {"output": "logit"}),
-    "joint path": (["--path", "joint"], {}, {"path": "joint"}),
+    "logit": (["--output-kind", "logit"], {}, {"output": "logit"}),
+    "probability": (["--output-kind", "probability"], {}, {"output": "probability"}),
+    "log-probability": (["--output-kind", "log-probability"], {}, {"output": "log-probability"}),
+    "logit, as it was spelled before": (["--explain", "logit"], {}, {"output": "logit"}),
+    "logit, as it was spelled at first": (["--logit"], {}, {"output": "logit"}),
+    "layerwise path": (["--path", "layerwise"], {}, {"path": "layerwise"}),
+    "uniform attention": (["--baseline", "uniform"], {}, {"baseline": "uniform"}),
+    "a number": (["--baseline", "0.125"], {}, {"baseline": "0.125"}),
     "rule": (["--method", "riemann_middle"], {}, {"method": "riemann_middle"}),
     "steps": (["--steps", "3"], {}, {"n_steps": 3}),
-    "nothing": ([], {}, {"output": "probability", "path": "layerwise", "method": "gausslegendre", "n_steps": 1000}),
+    "nothing": ([], {}, {"output": "log-odds", "path": "joint", "method": "gausslegendre", "n_steps": 1000}),
 }
 
 
@@ -207,21 +241,35 @@ def test_options_are_passed_on(run, model, words, fields, settings):
 
 
 @pytest.mark.parametrize("command", ["explain", "heads"])
-def test_help_shows_explain_and_not_its_former_spelling(capsys, command):
+def test_help_shows_no_former_spelling(capsys, command):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     shown = capsys.readouterr().out
-    assert "--explain {probability,logit}" in shown
+    assert "--output-kind {log-odds,logit,probability,log-probability}" in shown
     assert "--logit" not in shown
+    assert "--explain" not in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "layers"), [(["--layers"], [0, 1, 2]), (["--layers", "2,0"], [0, 2]), (["--layers=all"], [0, 1, 2])]
+)
+def test_layers_are_explained_beside_on_request(run, model, words, layers):
+    explanation = loaded(run, model, *words)
+    assert explanation.settings["path"] == "joint"
+    assert explanation.layerwise.settings["path"] == "layerwise"
+    assert explanation.layerwise.layers == layers
+    _, out, _ = run("a warm film", "--model", model, *words)
+    rows = [line.split()[1:3] for line in out.splitlines() if re.match(r" {4,}\S+  layer \d  ", line)]
+    assert [int(number) for _, number in rows] == layers[::-1]
 
 
 def test_pairs_of_texts(run, model):
     code, out, _ = run("How old?", "Who?", "--pair", "What age?", "--pair", "You!", "--model", model)
     assert code == 0
-    assert [line for line in out.splitlines() if line.startswith('"')] == [
-        '"How old?" | "What age?"',
-        '"Who?" | "You!"',
-    ]
+    assert {line for line in out.splitlines() if line.startswith('  "')} == {
+        '  "How old?" | "What age?"',
+        '  "Who?" | "You!"',
+    }
 
 
 FILES = {
@@ -255,22 +303,23 @@ def loaded(run, model, *words):
 
 def test_too_few_steps_are_owned_up_to(run, model):
     _, out, _ = run("a warm film", "--model", model, "--method", "riemann_left", "--steps", "2")
-    assert "(NOT reached, try more --steps)" in out
-    assert re.search(r"layer 0 .* = .*  off by [+-]\de-\d\d\n", out)
+    assert re.search(r"^  NOT converged, try more --steps: .* all layers [+-]\de[+-]\d\d$", out, re.MULTILINE)
+    _, out, _ = run("a warm film", "--model", model, "--method", "riemann_left", "--steps", "2", "--layers")
+    assert re.search(r"^  NOT converged, .* layer 0 [+-]\de[+-]\d\d, layer 1 ", out, re.MULTILINE)
 
 
-def test_the_joint_path_has_one_line(run, model):
-    _, out, _ = run("a warm film", "--model", model, "--path", "joint", "--explain", "logit", "--target", "glad")
-    assert "without all attention + all attributions = logit of 'glad' (error " in out
-    assert out.count("all layers  ") == 1
-    assert "layer 0  " not in out
+def test_another_label_and_another_output(run, model):
+    _, out, _ = run("a warm film", "--model", model, "--output-kind", "logit", "--target", "glad")
+    explanation = Explanation.load(next(Path("explanations").glob("*.safetensors")))
+    named = "logit" if explanation.prediction == "glad" else "logit of 'glad'"
+    assert f"\n  {named} {number(explanation.output)} = " in out
 
 
-def test_columns_are_aligned(run, model):
-    lines = describe(loaded(run, model, "--explain", "logit")).splitlines()
-    rows = [line for line in lines if re.match(r"    layer \d  ", line)]
-    assert len(rows) == 3
-    assert len({(line.index(" = "), len(line)) for line in rows}) == 1
+def test_layerwise_sums_are_called_a_ranking(run, model):
+    _, out, err = run("a warm film", "--model", model, "--path", "layerwise")
+    assert "sums over layers are a ranking, not shares" in out
+    assert err == ""
+    assert not re.search(r"%  (a|warm|film)$", out, re.MULTILINE)
 
 
 def test_a_regression_model_s_answer(run, tmp_path):
@@ -279,9 +328,86 @@ def test_a_regression_model_s_answer(run, tmp_path):
     tokenizer.save_pretrained(tmp_path / "one")
     code, out, err = run("a film", "--model", "one")
     assert (code, err) == (0, "")
-    assert re.search(r"^  prediction  -?\d+\.\d{4} \(a regression model's output\)$", out, re.MULTILINE)
-    assert "its attributions = output" in out
+    assert re.match(r"output -?\d+\.\d{3}: \[CLS\] reads ", out)
+    assert "\n  output " in out
     assert "probability" not in out
+    assert "log-odds" not in out
+
+
+# Files and interrupts
+
+
+def test_standard_input_and_a_column(run, model, monkeypatch):
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"a warm film\n")))
+    assert as_json(run, "--file", "-", "--model", model)[0]["text"] == "a warm film"
+    Path("x.csv").write_text('review,stars\n"a warm, long film",5\n')
+    assert as_json(run, "--file", "x.csv", "--column", "review", "--model", model)[0]["text"] == "a warm, long film"
+
+
+def interrupted_after(count, monkeypatch):
+    each = Explainer.explain_each
+
+    def some(*words, **options):
+        texts = each(*words, **options)
+        for _ in range(count):
+            yield next(texts)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Explainer, "explain_each", some)
+
+
+def test_an_interrupted_run_goes_on_where_it_was(run, model, monkeypatch):
+    texts = ["a long film", "dull", "so long"]
+    Path("texts.txt").write_text("\n".join(texts))
+    words = ("--file", "texts.txt", "--model", model, "--html")
+    with monkeypatch.context() as patch:
+        interrupted_after(2, patch)
+        code, out, err = run(*words)
+    assert code == 130
+    assert "2 of 3 texts are done, in explanations: the same command goes on." in err
+    assert Path("explanations/explanations.html").is_file()
+    explained = []
+    each = Explainer.explain_each
+
+    def noting(self, request, *words, **options):
+        explained.extend(request.texts)
+        return each(self, request, *words, **options)
+
+    monkeypatch.setattr(Explainer, "explain_each", noting)
+    code, out, _ = run(*words)
+    assert code == 0
+    assert explained == ["a long film"]
+    assert all(f'"{text}"' in out for text in texts)
+    assert not Path("explanations/explain.state.json").exists()
+    run(*words)
+    assert explained == ["a long film", *texts]
+
+
+@pytest.mark.parametrize(
+    "change", [["--output-kind", "logit"], ["--layers"], ["--target", "sad"], ["--baseline", "0.1"]]
+)
+def test_another_run_does_not_go_on(run, model, monkeypatch, change):
+    with monkeypatch.context() as patch:
+        interrupted_after(1, patch)
+        run("a long film", "dull", "--model", model)
+    explained = []
+    each = Explainer.explain_each
+
+    def noting(self, request, *words, **options):
+        explained.extend(request.texts)
+        return each(self, request, *words, **options)
+
+    monkeypatch.setattr(Explainer, "explain_each", noting)
+    run("a long film", "dull", "--model", model, *change)
+    assert explained == ["a long film", "dull"]
+
+
+def test_a_damaged_state_is_an_error_that_says_what_to_do(run, model):
+    Path("explanations").mkdir()
+    Path("explanations/explain.state.json").write_text("{}")
+    code, _, err = run("a long film", "dull", "--model", model)
+    assert code == 2
+    assert re.search(r"explain\.state\.json is damaged: .* Delete it to start anew", err)
 
 
 # What goes wrong
@@ -293,8 +419,12 @@ BAD = {
     "pair and file": (["--pair", "a film", "--file", "x.tsv"], "texts on the command line or --file, not both"),
     "no file": (["--file", "none.tsv"], r"none.tsv cannot be read: .*No such file"),
     "file is a folder": (["--file", "."], r"\. cannot be read: .*directory"),
-    "file without its column": (["--file", "other.tsv"], "other.tsv needs a header line with the column 'sentence'"),
-    "file without rows": (["--file", "header.tsv"], "header.tsv needs a header line .* and at least one row"),
+    "file without its column": (
+        ["--file", "other.tsv"],
+        "other.tsv has no column 'sentence' or 'text' .* its columns are 'review'",
+    ),
+    "column without a file": (["a film", "--column", "review"], "--column is for --file"),
+    "file without rows": (["--file", "header.tsv"], "header.tsv holds no texts"),
     "file with an empty text": (["--file", "gap.tsv"], "gap.tsv, line 3: the sentence is empty"),
     "file without a second text": (["--file", "pairs.tsv"], "pairs.tsv, line 2: the pair is empty"),
     "file in no encoding": (["--file", "latin.tsv"], "latin.tsv cannot be read: .*utf-8"),
@@ -313,10 +443,14 @@ BAD = {
     "no model": (["a film", "--model", "./none"], "There is no folder ./none to load a model from"),
     "output below a file": (["a film", "--output", "other.tsv/x"], "the output folder other.tsv/x cannot be written"),
     "output is a file": (["a film", "--output", "other.tsv"], "the output folder other.tsv cannot be written"),
+    "layers before the text": (["--layers", "a film"], "'a film' is neither 'all' nor numbers of layers such as 0,5"),
+    "unknown layer": (["a film", "--layers", "7"], r"layers \[7\] do not all exist: the model has layers 0 to 2"),
+    "unknown start": (["a film", "--baseline", "even"], "'even' is neither a number nor 'uniform'"),
+    "unknown output": (["a film", "--output-kind", "odds"], "argument --output-kind: invalid choice: 'odds'"),
     "unknown option": (["a film", "--colour"], "unrecognized arguments: --colour"),
 }
 WRITTEN = {
-    "other.tsv": b"text\na film\n", "header.tsv": b"sentence\n", "gap.tsv": b"sentence\tx\na film\t\n\t1\n",
+    "other.tsv": b"review\na film\n", "header.tsv": b"sentence\n", "gap.tsv": b"sentence\tx\na film\t\n\t1\n",
     "pairs.tsv": b"sentence\tpair\na film\n", "latin.tsv": b"sentence\ncaf\xe9\n",
 }  # fmt: skip
 
@@ -362,7 +496,8 @@ def test_an_interrupt_leaves_what_was_done(run, model, monkeypatch):
     monkeypatch.setattr(Explainer, "explain_each", interrupted_after_one)
     code, _, _ = run("a long film", "dull", "--model", model)
     assert code == 130
-    assert {path.name for path in Path("explanations").iterdir()} == {"002-dull.png", "002-dull.safetensors"}
+    names = {"002-dull.png", "002-dull.safetensors", "explain.state.json"}
+    assert {path.name for path in Path("explanations").iterdir()} == names
 
 
 def test_a_reader_that_goes_away_is_no_error(model, monkeypatch, capsys):

@@ -142,8 +142,8 @@ def test_the_bundled_model_on_its_reviews(run):
     ("words", "message"),
     [
         (["--data", "none.tsv"], "none.tsv cannot be read"),
-        (["--data", "wide.tsv"], "needs a header line with the column 'sentence'"),
-        (["--data", "empty.tsv"], "and at least one row"),
+        (["--data", "wide.tsv"], "wide.tsv has no column 'sentence' or 'text'"),
+        (["--data", "empty.tsv"], "empty.tsv holds no texts"),
         (["--data", "labels.tsv"], "has the label 'angry'; the model has 0 (sad), 1 (so-so), 2 (glad)"),
         (["--data", "texts.tsv", "--measure", "best"], "invalid choice: 'best'"),
         (["--data", "texts.tsv", "--limit", "0"], "'0' is not a whole number of at least 1"),
@@ -152,7 +152,7 @@ def test_the_bundled_model_on_its_reviews(run):
     ],
 )
 def test_bad_calls_of_heads(run, model, words, message):
-    Path("wide.tsv").write_text("text\tlabel\na film\t0\n")
+    Path("wide.tsv").write_text("review\tlabel\na film\t0\n")
     Path("empty.tsv").write_text("sentence\tlabel\n")
     Path("labels.tsv").write_text("sentence\tlabel\na film\tangry\n")
     code, out, err = run("heads", "--model", model, *words)

@@ -16,7 +16,7 @@ from tiny_classifiers import bert, demo
 from tried import tried
 
 from captum_attattr import AttributionTree, Explanation
-from captum_attattr.cli.explain import describe
+from captum_attattr.cli.answers import describe
 from captum_attattr.cli.triggers import _resumed
 from captum_attattr.demo import REVIEWS
 from captum_attattr.files.digest import Digest

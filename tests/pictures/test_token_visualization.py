@@ -35,7 +35,9 @@ def test_records_hold_the_scores_scaled_to_their_largest_magnitude(reduction):
     assert record.word_attributions.abs().max() == 1
     assert record.attr_score == pytest.approx(float(scores.sum()))
     assert record.convergence_score == pytest.approx(-5e-3)
-    assert (record.pred_class, record.attr_class, record.pred_prob) == ("good", "good", 0.75)
+    assert (record.pred_class, record.attr_class, record.pred_prob) == ("good", "good (ranking, not shares)", 0.75)
+    joint = replace(explanation, settings={"output": "logit", "path": "joint"}, delta=torch.zeros(1))
+    assert token_records(joint)[0].attr_class == "good"
     assert record.raw_input_ids == explanation.tokens
     assert record.true_class == ""
 
@@ -141,7 +143,7 @@ def test_records_that_cannot_be_made_are_refused(change, error, message):
 @pytest.mark.parametrize(
     ("layer", "head", "where"),
     [
-        (None, None, "summed over layers and heads"),
+        (None, None, "summed over layers and heads (a ranking, not shares)"),
         (7, None, "layer 7, summed over heads"),
         (4, 2, "layer 4, head 2"),
     ],

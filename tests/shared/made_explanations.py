@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from captum_attattr import Explanation
 
-WORDS = ["film", "the", "unwatchable", "a", "##ness", "$", "warm", ",", "funny", "is"]
+WORDS = ["film", "the", "unwatchable", "a", "ness", "$", "warm", ",", "funny", "is"]
 
 
 def made(count, layers=3, heads=4, scale=1.0, **fields):

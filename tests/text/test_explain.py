@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_one_text_gives_one_explanation_by_the_bundled_model():
     assert explanation.label == explanation.prediction == "positive"
     assert explanation.attributions.shape == explanation.attention.shape == (6, 12, 8, 8)
     assert explanation.layers == [0, 1, 2, 3, 4, 5]
-    assert repr(explanation).startswith(f"Explanation('{TEXT}', positive 0.9")
+    assert repr(explanation).startswith(f"Explanation('{TEXT}', positive 6.")
 
 
 @pytest.mark.parametrize("as_given", [list, tuple, np.array])
@@ -117,7 +117,8 @@ def test_long_texts_are_not_taken_together(monkeypatch):
         return forward(**inputs)
 
     monkeypatch.setattr(model, "forward", noting)
-    explain(["so long", "so short", "so long and so short"], model, tokenizer, n_steps=1, tolerance=None)
+    texts = ["so long", "so short", "so long and so short"]
+    explain(texts, model, tokenizer, n_steps=1, tolerance=None, path="layerwise")
     layers = model.config.num_hidden_layers  # one row a text and layer
     assert {(2 * layers, 4), (layers, 7)} <= {tuple(size) for size in sizes}
     assert max(count for count, _ in sizes) == 2 * layers
@@ -131,7 +132,7 @@ def test_the_target_is_the_predicted_label_or_the_one_asked_for(target, label):
     explanation = explain(TEXT, *demo(), target=target, layers=[5])
     assert explanation.label == label
     assert explanation.prediction == "positive"
-    assert explanation.output == pytest.approx(float(explanation.probabilities[explanation.target]))
+    assert explanation.output == pytest.approx(float(explanation.probabilities[explanation.target].logit()), rel=1e-3)
 
 
 @pytest.mark.parametrize("target", ["negative", "0", np.int64(0), torch.tensor(0)])
@@ -157,15 +158,16 @@ def test_the_target_s_attributions_and_those_of_the_other_of_two_labels_cancel()
     torch.testing.assert_close(one.attributions, -other.attributions, atol=1e-6, rtol=1e-4)
 
 
-def test_probability_and_logit_are_the_model_s():
+def test_every_output_is_the_model_s():
     model, tokenizer = bert()
     logits = outputs(model, tokenizer, TEXT)
-    probability, logit = (explain(TEXT, model, tokenizer, target=2, output=o) for o in ("probability", "logit"))
-    assert probability.output == pytest.approx(float(logits.softmax(-1)[2]), rel=1e-5)
-    assert logit.output == pytest.approx(float(logits[2]), rel=1e-5)
-    for explanation in (probability, logit):
+    p = logits.softmax(-1)[2]
+    expected = {"log-odds": p.logit(), "logit": logits[2], "probability": p, "log-probability": p.log()}
+    for output, number in expected.items():
+        explanation = explain(TEXT, model, tokenizer, target=2, output=output)
+        assert explanation.output == pytest.approx(float(number), rel=1e-5)
         torch.testing.assert_close(explanation.probabilities, logits.softmax(-1))
-    assert (probability.settings["output"], logit.settings["output"]) == ("probability", "logit")
+        assert explanation.settings["output"] == explanation.output_name == output
 
 
 def test_a_regression_model_s_output_is_taken_as_it_is():
@@ -173,14 +175,15 @@ def test_a_regression_model_s_output_is_taken_as_it_is():
     explanation = explain(TEXT, model, tokenizer)
     assert explanation.output == pytest.approx(float(outputs(model, tokenizer, TEXT)[0]), rel=1e-5)
     assert explanation.settings["output"] == "given"
-    torch.testing.assert_close(explanation.output - explanation.baseline_output, explanation.layer_scores())
+    rise = explanation.output - explanation.baseline_output
+    torch.testing.assert_close(rise, explanation.attributions.sum().reshape(1), rtol=1e-3, atol=1e-4)
 
 
 def test_labels_that_do_not_exclude_each_other_have_a_probability_each():
     model, tokenizer = bert(problem_type="multi_label_classification")
     explanation = explain(TEXT, model, tokenizer)
     torch.testing.assert_close(explanation.probabilities, outputs(model, tokenizer, TEXT).sigmoid())
-    assert explanation.output == pytest.approx(float(explanation.probabilities.max()))
+    assert explanation.output == pytest.approx(float(explanation.probabilities.max().logit()), rel=1e-4)
 
 
 # How it is explained
@@ -207,7 +210,7 @@ def by_hand(model, tokenizer, layers, target, **options):
 def test_it_is_self_attention_attribution_called_by_hand(path, method, n_steps, tolerance):
     model, tokenizer = bert()
     how = {"path": path, "method": method, "n_steps": n_steps, "tolerance": tolerance}
-    explanation = explain(TEXT, model, tokenizer, target=1, **how)
+    explanation = explain(TEXT, model, tokenizer, target=1, output="probability", **how)
     attributions, delta = by_hand(model, tokenizer, attention_layers(model), 1, **how)
     torch.testing.assert_close(explanation.attributions, torch.cat(attributions), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(explanation.delta, delta if path == "joint" else torch.cat(delta), rtol=1e-5, atol=1e-6)
@@ -217,7 +220,8 @@ def test_it_is_self_attention_attribution_called_by_hand(path, method, n_steps, 
 @pytest.mark.parametrize("baseline", [0.1, "uniform"])
 def test_the_baseline_is_passed_on(baseline):
     model, tokenizer = bert()
-    explanation = explain(TEXT, model, tokenizer, target=1, attention_baseline=baseline)
+    how = {"output": "probability", "path": "layerwise", "attention_baseline": baseline}
+    explanation = explain(TEXT, model, tokenizer, target=1, **how)
     attributions, _ = by_hand(model, tokenizer, attention_layers(model), 1, attention_baselines=baseline)
     torch.testing.assert_close(explanation.attributions, torch.cat(attributions), rtol=1e-5, atol=1e-7)
     assert explanation.settings["baseline"] == str(baseline)
@@ -225,7 +229,7 @@ def test_the_baseline_is_passed_on(baseline):
 
 @pytest.mark.parametrize("layers", [[2], [0, 2], [2, 0]])
 def test_some_layers_are_explained_as_all_are(layers):
-    some, everything = explain(TEXT, *bert(), layers=layers), explain(TEXT, *bert())
+    some, everything = explain(TEXT, *bert(), layers=layers), explain(TEXT, *bert(), path="layerwise")
     assert some.layers == layers
     torch.testing.assert_close(some.attributions, everything.attributions[layers], rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(some.attention, everything.attention[layers])
@@ -245,7 +249,7 @@ def test_the_attributions_of_each_layer_add_up_and_the_baseline_output_is_the_mo
     model, tokenizer = bert()
     inputs = tokenizer(TEXT, return_tensors="pt")
     forward = lambda: model(**inputs).logits.softmax(-1)[:, 1]
-    explanation = explain(TEXT, model, tokenizer, target=1)
+    explanation = explain(TEXT, model, tokenizer, target=1, output="probability", path="layerwise")
     sums = explanation.attributions.sum((1, 2, 3))
     torch.testing.assert_close(sums - explanation.delta, explanation.output - explanation.baseline_output)
     assert float(explanation.delta.abs().max()) < 1e-5
@@ -262,8 +266,8 @@ def test_families_whose_attention_is_code_of_their_own(family):
     model, tokenizer = bert(config_class, getattr(hf, f"{family}ForSequenceClassification"), **more)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Replaying from")  # XLNet's tokens come first, then its batch
-        explanation = explain(TEXT, model, tokenizer, target=1)
-        together = explain([TEXT, TEXTS[1]], model, tokenizer, target=1)[0]
+        explanation = explain(TEXT, model, tokenizer, target=1, path="layerwise")
+        together = explain([TEXT, TEXTS[1]], model, tokenizer, target=1, path="layerwise")[0]
     assert explanation.attention.shape[:2] == (3, 2)
     sums = explanation.attributions.sum((1, 2, 3))
     torch.testing.assert_close(sums - explanation.delta, explanation.output - explanation.baseline_output)
@@ -348,7 +352,7 @@ SHARED = hf.AlbertConfig, hf.AlbertForSequenceClassification
 
 def test_layers_that_share_their_weights_are_told_apart():
     model, tokenizer = bert(*SHARED, embedding_size=8)
-    explanation = explain(TEXT, model, tokenizer, target=1)
+    explanation = explain(TEXT, model, tokenizer, target=1, output="probability", path="layerwise")
     (layer,) = attention_layers(model)
     attributions, _ = by_hand(model, tokenizer, [layer] * 3, 1)
     torch.testing.assert_close(explanation.attributions, torch.cat(attributions), rtol=1e-5, atol=1e-7)
@@ -479,7 +483,7 @@ def test_tokens_that_are_there_twice_have_names_of_their_own(explanation):
 @pytest.mark.parametrize(("number", "name"), [(3, "3rd"), (4, "4th"), (11, "11th"), (13, "13th"), (22, "22nd")])
 def test_ordinals(explanation, number, name):
     tokens = ["so"] * number
-    assert type(explanation)(**{**vars(explanation), "tokens": tokens}).token_names[-1] == f"so ({name})"
+    assert replace(explanation, tokens=tokens).token_names[-1] == f"so ({name})"
 
 
 def test_the_dictionary_is_plain_and_holds_the_answer(explanation):
@@ -510,7 +514,7 @@ def test_the_file_is_safetensors_with_its_words_in_the_header(tmp_path, explanat
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
     words = json.loads(header.pop("__metadata__")["captum_attattr"])
-    assert words["version"] == 1
+    assert words["version"] == 2
     assert words["tokens"] == explanation.tokens
     assert set(header) == {"probabilities", "attributions", "attention", "delta"}
     assert len(data) == 8 + length + max(tensor["data_offsets"][1] for tensor in header.values())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 import torch
 import transformers as hf
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from snapshot import untouched
 from tiny_classifiers import bert, demo, lively, sizes
@@ -45,7 +47,7 @@ BAD = {
     "label true": (ValueError, r"target True is not a label of the model", TEXT, {"target": True}),
     "label in the list": (ValueError, r"target 7 is not a label of the model", [TEXT] * 2, {"target": [0, 7]}),
     "label of a wrong kind": (TypeError, r"label's number or name, .*got float", TEXT, {"target": 0.5}),
-    "unknown output": (ValueError, r"output 'score' is unknown. Choose 'prob", TEXT, {"output": "score"}),
+    "unknown output": (ValueError, r"Unknown output 'score'. Choose 'log-odds', 'logit'", TEXT, {"output": "score"}),
     "layer too large": (ValueError, r"layers \[0, 3\] do not .* 0 to 2", TEXT, {"layers": [0, 3]}),
     "layer below zero": (ValueError, r"layers \[-1\] do not all exist", TEXT, {"layers": [-1]}),
     "no layer": (ValueError, r"must name at least one layer", TEXT, {"layers": []}),
@@ -157,7 +159,46 @@ def offline(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
-@pytest.mark.parametrize("name", ["no-such-model-anywhere", "no-such-owner/no-such-model", "a/b/c/d"])
+def test_a_name_that_cannot_be_one_says_what_to_check():
+    with pytest.raises(
+        ValueError, match=r"There is no model 'a/b/c/d' in a folder .* Is the name right .*'owner/name'"
+    ):
+        explain(TEXT, "a/b/c/d")
+
+
+class _Answer:
+    """What the Hub answers, or does not."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def model_info(self, name, timeout):
+        assert timeout < 3
+        raise self.error
+
+
+class _NotThereError(RepositoryNotFoundError):
+    def __init__(self):
+        Exception.__init__(self, "404")
+
+
+ANSWERS = {
+    "not there": (_NotThereError(), "There is no model 'typo'"),
+    "no network": (ConnectionError("no route"), r"the Hugging Face Hub could not be asked for it \(ConnectionError\)"),
+    "too slow": (TimeoutError("slow"), r"the Hugging Face Hub could not be asked for it \(TimeoutError\)"),
+}
+
+
+@pytest.mark.parametrize(("error", "message"), ANSWERS.values(), ids=ANSWERS)
+def test_a_name_that_the_hub_does_not_know_fails_at_once(monkeypatch, error, message):
+    monkeypatch.setattr("captum_attattr.text.model_loading.HfApi", lambda: _Answer(error))
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=rf"{message}.*Is the name right .* Is there a folder 'typo' here\?"):
+        explain(TEXT, "typo")
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("name", ["no-such-model-anywhere", "no-such-owner/no-such-model"])
 def test_a_model_name_that_does_not_exist(offline, name):
     with pytest.raises(
         ValueError, match=f"No classification model could be loaded as '{name}' from a folder or the Hug"
@@ -279,7 +320,7 @@ DAMAGE = {
     "a list": (change(lambda words: "[1]"), DAMAGED),
     "a word": (change(lambda words: '"word"'), DAMAGED),
     "newer": (
-        change(lambda words: {**words, "version": 2}), "has format version 2, this package reads up to 1: upgrade",
+        change(lambda words: {**words, "version": 3}), "has format version 3, this package reads up to 2: upgrade",
     ),
     "other safetensors": (
         lambda path, data: save_file({"weight": torch.ones(2)}, path), "is not a saved explanation",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import transformers as hf
@@ -12,10 +14,10 @@ from tiny_models import FAMILIES, SMALL, case, make
 
 from captum_attattr import attention_layers, explain
 from captum_attattr.attention import mask_heads
-from captum_attattr.cli.explain import describe
+from captum_attattr.cli.answers import describe
 from captum_attattr.heads.head_importance import HeadImportance
 from captum_attattr.pictures.explanations import visualize_explanation
-from captum_attattr.text.model_output import output_of
+from captum_attattr.text.model_output import OF_LABEL, Output, output_of
 from captum_attattr.triggers.extraction import extract_triggers
 
 TEXT = "A warm, funny film."
@@ -39,11 +41,47 @@ MODELS = {
 }
 
 
+def direct(kind, logits, several):
+    """F of each label as the definition says, from probabilities."""
+    p = logits.sigmoid() if several else logits.softmax(-1)
+    return {"log-odds": p.log() - (1 - p).log(), "logit": logits, "probability": p, "log-probability": p.log()}[kind]
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("labels", [2, 3, 40])
+@pytest.mark.parametrize("kind", OF_LABEL)
+def test_every_kind_is_its_definition(kind, labels, several):
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(5, labels, dtype=torch.float64)).requires_grad_()
+    output = Output(kind, several=several)
+    found, expected = output.compute(logits), direct(kind, logits, several)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(output.probabilities(found), direct("probability", logits, several))
+    weights = torch.randn_like(found)
+    ours, theirs = (torch.autograd.grad((weights * one).sum(), logits)[0] for one in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_log_odds_keep_their_digits_where_a_probability_is_nearly_one():
+    logits = torch.tensor([[60.0, -20.0, -21.0], [0.0, 90.0, -90.0]], requires_grad=True)
+    found = Output("log-odds").compute(logits)
+    exact = torch.tensor([[60 + 20 - math.log1p(math.exp(-1)), -80, -81], [-90, 90, -180]])
+    torch.testing.assert_close(found, exact)
+    (slope,) = torch.autograd.grad(found[0, 0], logits)
+    first = 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(slope[0], torch.tensor([1, -first, first - 1]))
+
+
+def test_log_odds_of_two_labels_are_the_difference_of_the_logits():
+    logits = torch.randn(4, 2)
+    assert torch.equal(Output("log-odds").compute(logits), logits - logits.flip(-1))
+
+
 @pytest.mark.parametrize(("settings", "kind", "compute"), MODELS.values(), ids=MODELS)
 def test_one_place_says_what_an_explanation_and_an_importance_are_of(settings, kind, compute):
     model, tokenizer = bert(**settings)
     model.double()
-    explanation = explain(TEXT, model, tokenizer, target=0)
+    explanation = explain(TEXT, model, tokenizer, target=0, output="probability", path="layerwise")
     batch = tokenizer(TEXT, return_tensors="pt")
     expected = compute(model(**batch).logits[0])
     assert explanation.settings["output"] == kind
@@ -57,20 +95,19 @@ def test_one_place_says_what_an_explanation_and_an_importance_are_of(settings, k
     torch.testing.assert_close(found.scores, explanation.head_scores().abs().double(), rtol=0.02, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["probability", "given"])
+@pytest.mark.parametrize("kind", ["log-odds", "probability", "given"])
 def test_in_words_and_pictures(kind):
     """A probability is called one, and a regression model's number is not."""
-    settings = {"num_labels": 1} if kind == "given" else {"num_labels": 1, "problem_type": "multi_label_classification"}
-    explanation = explain(TEXT, *bert(**settings))
-    figure, (_, bars, _) = visualize_explanation(explanation)
-    name = "output" if kind == "given" else "probability"
+    several = {"num_labels": 1, "problem_type": "multi_label_classification"}
+    how = {} if kind == "given" else {"output": kind}
+    explanation = explain(TEXT, *bert(**({"num_labels": 1} if kind == "given" else several)), **how)
+    figure, _ = visualize_explanation(explanation)
+    name = "output" if kind == "given" else kind
     assert explanation.output_name == name
-    assert bars.get_xlabel() == f"attribution, {name}"
-    for words in (describe(explanation), explanation._repr_html_(), figure.get_suptitle()):
-        assert ("probability" in words) == (kind == "probability")
-        assert "logit" not in words
-        assert "given" not in words
-    assert ("regression" in describe(explanation)) == (kind == "given")
+    for words in (describe(explanation), explanation._repr_html_(), " ".join(text.get_text() for text in figure.texts)):
+        assert name in words
+        for other in {"probability", "log-odds", "logit", "given"} - {name}:
+            assert other not in words
 
 
 def test_a_logit_stays_one_and_its_probability_is_known():
@@ -101,7 +138,7 @@ def test_labels_that_do_not_count_from_0_are_refused(names):
 
 
 def test_there_is_no_other_kind():
-    with pytest.raises(ValueError, match=r"Unknown output 'odds'\. Choose 'probability', 'logit' or 'given'"):
+    with pytest.raises(ValueError, match=r"Unknown output 'odds'\. Choose 'log-odds', .* 'log-probability' or 'given'"):
         output_of("odds", None)
 
 

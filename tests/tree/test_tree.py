@@ -276,7 +276,8 @@ def test_edges_that_cross_the_sentences_of_a_pair():
     model, tokenizer = bert()
     explanation = explain("a warm film", model, tokenizer, text_pair="how watchable", n_steps=2, path="joint")
     tree = AttributionTree(explanation, scale="layer", tau=0.0)
-    first, second = explanation.tokens.index("[SEP]"), len(explanation.tokens) - 1
+    tokens = explanation.words.tokens
+    first, second = tokens.index("[SEP]"), len(tokens) - 1
     assert tree.segments == [None, *[0] * (first - 1), None, *[1] * (second - first - 1), None]
     expected = [edge for edge in tree.edges if {0, 1} == {tree.segments[edge.query], tree.segments[edge.key]}]
     assert tree.crossing_edges == expected != []
@@ -291,7 +292,7 @@ def test_sentences_are_told_apart_by_two_separators_in_a_row_too():
     explanation = explain("warm", roberta(tokenizer), tokenizer, text_pair="film", n_steps=1, path="joint")
     found = AttributionTree(explanation).segments
     assert [sentence for sentence, _ in groupby(found)] == [None, 0, None, 1, None]
-    assert [token for token, sentence in zip(explanation.tokens, found) if sentence is None] == [
+    assert [token for token, sentence in zip(explanation.words.tokens, found) if sentence is None] == [
         "<s>", "</s>", "</s>", "</s>"
     ]  # fmt: skip
 
