@@ -52,7 +52,7 @@ def _range() -> Range1d:
 
 
 def _figure(name: str, **settings: Any) -> Any:
-    plot = figure(name=name, tools="", min_border=0, outline_line_color=None, **settings)
+    plot = figure(name=name, tools="", min_border=0, outline_line_color=None, border_fill_color=None, **settings)
     plot.grid.visible = False
     for axis in plot.axis:
         axis.update(
@@ -87,10 +87,13 @@ def _pairs(name: str, colours: list[str], ranges: tuple[Range1d, Range1d]) -> An
     plot = _figure(name, toolbar_location="right", x_range=ranges[0], y_range=ranges[1])
     plot.outline_line_color = _LINE
     mapper = LinearColorMapper(palette=colours, low=0, high=1, name=f"{name} colours")
-    source = ColumnDataSource({"image": [np.zeros((1, 1))], "from": [0], "size": [0]}, name=f"{name} source")
-    plot.image("image", x="from", y="from", dw="size", dh="size", source=source, color_mapper=mapper)
+    source = ColumnDataSource(
+        {"image": [np.zeros((1, 1))], "from": [0], "wide": [0], "high": [0]}, name=f"{name} source"
+    )
+    plot.image("image", x="from", y="from", dw="wide", dh="high", source=source, color_mapper=mapper)
     bar = ColorBar(
         color_mapper=mapper, orientation="horizontal", height=8, padding=0, margin=0, bar_line_color=_LINE,
+        background_fill_color=None,
         major_label_text_font=_FONT, major_label_text_font_size="11px", major_tick_line_color=None, label_standoff=3,
         ticker=BasicTicker(desired_num_ticks=5), formatter=BasicTickFormatter(power_limit_low=-5),
     )  # fmt: skip

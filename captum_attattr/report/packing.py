@@ -1,4 +1,4 @@
-"""The page's data of a sentence, in plain types: words, numbers, and compressed matrices."""
+"""The page's data of a text, in plain types: words, numbers, and compressed matrices."""
 
 from __future__ import annotations
 
@@ -11,48 +11,90 @@ import numpy as np
 from torch import Tensor
 
 from captum_attattr.text.explanation import Explanation
+from captum_attattr.text.overview import Overview
 from captum_attattr.tree.arguments import sentences_of
 from captum_attattr.tree.attribution_tree import AttributionTree
 
 THRESHOLDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Fractions of the total: the tree of each is the beginning of the one before."""
 
-_LARGEST = 32767
+_FINE, _COARSE, _COARSE_LOOKS = 32767, 31, 15
+_MOST_FINE = 5_000_000
+"""With more entries than this on a page those of single heads are coarse, so that browsers can open it."""
 
 
-def sentence(explanation: Explanation) -> dict[str, Any]:
+def steps_of(explanations: list[Explanation]) -> int:
+    """Return to which part of its largest entry each head's matrix is rounded on a page of these explanations."""
+    apart = [e.layerwise for e in explanations if e.layerwise is not None]
+    entries = sum(2 * e.attributions.numel() for e in [*explanations, *apart])
+    return _FINE if entries <= _MOST_FINE else _COARSE
+
+
+def looks_of(steps: int) -> int:
+    """Return the same of attention, which is only to be seen, where attributions are rounded to this part."""
+    return steps if steps == _FINE else _COARSE_LOOKS
+
+
+def sentence(explanation: Explanation, steps: int = _FINE) -> dict[str, Any]:
     """Return everything that the page shows of one explanation."""
     e = explanation
+    view = Overview(e.words)
+    apart = [e] if e.layerwise is None else [e, e.layerwise]
     return {
         "text": e.text,
         "pair": e.text_pair,
-        "tokens": e.tokens,
-        "names": e.token_names,
-        "special": e.special,
-        "second": e.second_text_start,
+        "pieces": _units(e, list(range(len(e.tokens)))),
+        "words": _units(e.words, _owners(e)),
         "labels": e.labels,
         "probabilities": e.probabilities.tolist(),
         "target": e.target,
         "output": e.output,
         "prediction": e.prediction,
-        "baseline": e.baseline_output.tolist(),
-        "delta": e.delta.tolist(),
-        "norms": _norms(e),
-        "layers": e.layers,
-        "layersAddUp": e.layers_add_up,
-        "heads": e.attributions.shape[1],
+        "headline": view.headline,
+        "sum": view.sum_of_parts,
+        "received": [float(f"{score:.7g}") for score in view.received.tolist()],
+        "paths": [_path(one, steps) for one in apart],
         "settings": {name: _readable(value) for name, value in e.settings.items()},
-        "shares": pack(e.attributions),
-        "attention": pack(e.attention),
-        "tree": _tree(e),
     }
 
 
-def pack(matrices: Tensor) -> dict[str, Any]:
+def _units(e: Explanation, owners: list[int]) -> dict[str, Any]:
+    """Return the tokens of an explanation as they are shown; ``owners`` are those of the pieces."""
+    return {
+        "tokens": e.tokens, "names": e.token_names, "special": e.special, "second": e.second_text_start,
+        "owners": owners,
+    }  # fmt: skip
+
+
+def _owners(e: Explanation) -> list[int]:
+    """Return the word of each piece."""
+    return [number for number, unit in enumerate(e.word_units) for _ in unit.tokens]
+
+
+def _path(e: Explanation, steps: int) -> dict[str, Any]:
+    return {
+        "name": e.settings["path"],
+        "addUp": e.layers_add_up,
+        "ranking": e.sums_only_rank,
+        "reader": e.reader,
+        "layers": e.layers,
+        "heads": e.attributions.shape[1],
+        "baseline": e.baseline_output.tolist(),
+        "delta": e.delta.tolist(),
+        "norms": _norms(e),
+        "shares": pack(e.attributions, steps),
+        "attention": pack(e.attention, looks_of(steps)),
+        "allShares": pack(e.attributions.sum((0, 1))[None, None]),
+        "allAttention": pack(e.attention.mean((0, 1))[None, None]),
+        "tree": _tree(e.words),
+    }
+
+
+def pack(matrices: Tensor, steps: int = _FINE) -> dict[str, Any]:
     """Pack matrices (L, H, T, T) as whole numbers times a scale for each head.
 
-    The numbers are little-endian int16, deflated, in base64. The error of an entry is at most half a scale, that is
-    1/65534 of the largest magnitude of its head.
+    The numbers are little-endian, of 16 or 8 bits, deflated, in base64. The error of an entry is at most half a scale,
+    which is the largest magnitude of its head divided by ``steps``.
 
     Example:
         >>> import torch
@@ -60,10 +102,15 @@ def pack(matrices: Tensor) -> dict[str, Any]:
         [0.0, 0.0]
     """
     values = matrices.detach().double().cpu().numpy()
-    scales = np.abs(values).max((-2, -1)) / _LARGEST
-    steps = values / np.where(scales > 0, scales, 1)[..., None, None]
-    numbers = zlib.compress(np.rint(steps).astype("<i2").tobytes())
-    return {"scales": scales.ravel().tolist(), "numbers": base64.b64encode(numbers).decode()}
+    scales = np.abs(values).max((-2, -1)) / steps
+    bits = 8 if steps < 128 else 16
+    whole = np.rint(values / np.where(scales > 0, scales, 1)[..., None, None]).astype(f"<i{bits // 8}")
+    numbers = zlib.compress(whole.tobytes(), 9)
+    return {
+        "bits": bits,
+        "scales": [float(f"{scale:.7g}") for scale in scales.ravel()],
+        "numbers": base64.b64encode(numbers).decode(),
+    }
 
 
 def as_script(data: Any) -> str:

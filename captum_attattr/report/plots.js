@@ -11,6 +11,20 @@ await Bokeh.embed.embed_items(documents, items);
 const model = (name) => Bokeh.documents[0].get_model_by_name(name);
 const Matrix = model("shares source").data.image[0].constructor;
 
+// In the dark the letters of the pictures are light; maps stay white where nothing is.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+function dress() {
+  const [ink, soft] = dark.matches ? ["#eceaf2", "#b4b1c0"] : ["#1c1b22", "#5c5a66"];
+  for (const name of ["heads", "shares", "attention", "tree"]) {
+    const figure = model(name);
+    for (const axis of [...figure.below, ...figure.left])
+      Object.assign(axis, { major_label_text_color: ink, axis_label_text_color: soft });
+    for (const bar of figure.above) Object.assign(bar, { major_label_text_color: ink });
+  }
+}
+dark.addEventListener("change", dress);
+dress();
+
 // Bokeh would read text between these signs as formulas, but the user's texts hold none.
 const plain = (text) => text.replaceAll("$$", "$\u2060$").replaceAll("\\", "\\\u2060");
 
@@ -42,20 +56,20 @@ function frame(name, box) {
   annotation.visible = Boolean(box);
 }
 
-function drawHeads(sentence, scores, state) {
+function drawHeads(path, scores, state) {
   const figure = model("heads"),
-    layers = sentence.layers.length,
-    heads = sentence.heads;
+    layers = path.layers.length,
+    heads = path.heads;
   const cell = Math.min(30, (document.getElementById("heads").clientWidth - 60) / heads);
   const whole = reach(scores.flat());
   const cells = scores.flatMap((row, layer) =>
-    row.map((score, head) => ({ layer, head, score, most: state.alike ? reach(row) : whole })),
+    row.map((score, head) => ({ layer, head, score, most: state.scale === "layer" ? reach(row) : whole })),
   );
   model("heads source").data = {
     head: cells.map(({ head }) => head),
     row: cells.map(({ layer }) => layer),
     colour: cells.map(({ score, most }) => colourOf(most ? score / most : 0)),
-    says: cells.map(({ layer, head, score }) => `layer ${sentence.layers[layer]}, head ${head}: ${signed(score)}`),
+    says: cells.map(({ layer, head, score }) => `layer ${path.layers[layer]}, head ${head}: ${signed(score)}`),
   };
   span(figure.x_range, -0.5, heads - 0.5);
   span(figure.y_range, -0.5, layers - 0.5);
@@ -68,9 +82,7 @@ function drawHeads(sentence, scores, state) {
   );
   label(
     figure.left[0],
-    new Map(
-      sentence.layers.map((layer, row) => [row, String(layer)]).filter(([row]) => row % Math.ceil(13 / tall) === 0),
-    ),
+    new Map(path.layers.map((layer, row) => [row, String(layer)]).filter(([row]) => row % Math.ceil(13 / tall) === 0)),
     11,
   );
   const { layer, head } = state;
@@ -94,47 +106,61 @@ function namesThatFit(names, strength, range, pixels, size) {
   return new Map(named.sort((one, other) => one - other).map((place) => [place, names[place]]));
 }
 
-// The size of letters, and the side of the square that is left for a map beside the names of its rows.
-function room(sentence) {
-  const tokens = sentence.tokens.length,
-    size = tokens > 40 ? 10 : 12;
-  const names = Math.min(92, Math.max(...sentence.tokens.map((token) => widthOf(token, size))));
-  const wide = document.getElementById("shares").clientWidth - names - 50;
-  return { size, side: Math.floor(Math.max(140, Math.min(wide, 46 * tokens))) };
+// The size of letters, and that of the map beside the names of its rows.
+function room(name, { rows, columns, tokens }) {
+  const most = Math.max(rows.length, columns.length),
+    size = most > 40 ? 10 : 12;
+  const names = Math.min(92, Math.max(0, ...rows.map((row) => widthOf(tokens[row], size))));
+  const wide = document.getElementById(name).clientWidth - names - 50;
+  const cell = Math.max(140, Math.min(wide, 46 * most)) / most;
+  return { size, wide: Math.floor(cell * columns.length), high: Math.floor(cell * rows.length) };
 }
 
-function labelPairs(sentence, strength) {
-  const { size, side } = room(sentence);
+function labelPairs(map, down, across) {
   for (const name of ["shares", "attention"]) {
-    const { x_range, y_range, below, left } = model(name);
-    label(below[0], namesThatFit(sentence.tokens, strength, x_range, side, size), size);
-    label(left[0], namesThatFit(sentence.tokens, strength, y_range, side, size), size);
+    const { x_range, y_range, below, left } = model(name),
+      { size, wide, high } = room(name, map);
+    const names = (places) => places.map((place) => map.tokens[place]);
+    label(below[0], namesThatFit(names(map.columns), across, x_range, wide, size), size);
+    label(left[0], namesThatFit(names(map.rows), down, y_range, high, size), size);
   }
 }
 
-function drawPairs(name, sentence, matrix, low, state) {
-  const tokens = sentence.tokens.length,
-    { side } = room(sentence),
-    last = tokens - 0.5;
-  const most = reach(matrix) || 1;
-  Object.assign(model(`${name} colours`), { low: low * most, high: most });
-  model(`${name} source`).data = { image: [new Matrix(matrix.buffer, [tokens, tokens])], from: [-0.5], size: [tokens] };
-  const { token } = state;
-  frame(`${name} row`, token !== null && [-0.5, last, token - 0.5, token + 0.5]);
-  frame(`${name} column`, token !== null && [token - 0.5, token + 0.5, -0.5, last]);
-  for (const dimension of ["width", "height"])
-    Object.assign(model(`${name} ${dimension}`), {
-      location: (sentence.second ?? 0) - 0.5,
-      visible: sentence.second !== null,
-    });
-  Object.assign(model(name), { frame_width: side, frame_height: side });
+// A map of some rows and columns, whose darkest colour is `most`; `low` is -1 where signs count, else 0.
+function drawPairs(name, map, part, low, most, { token }) {
+  const { rows, columns, second } = map,
+    { wide, high } = room(name, map);
+  Object.assign(model(`${name} colours`), { low: low * (most || 1), high: most || 1 });
+  model(`${name} source`).data = {
+    image: [new Matrix(part.buffer, [rows.length, columns.length])],
+    from: [-0.5],
+    wide: [columns.length],
+    high: [rows.length],
+  };
+  const [row, column] = [rows.indexOf(token), columns.indexOf(token)];
+  const [last, lowest] = [columns.length - 0.5, rows.length - 0.5];
+  frame(`${name} row`, row >= 0 && [-0.5, last, row - 0.5, row + 0.5]);
+  frame(`${name} column`, column >= 0 && [column - 0.5, column + 0.5, -0.5, lowest]);
+  for (const [dimension, places] of [
+    ["width", rows],
+    ["height", columns],
+  ]) {
+    const start = second === null ? -1 : places.findIndex((place) => place >= second);
+    Object.assign(model(`${name} ${dimension}`), { location: start - 0.5, visible: start > 0 });
+  }
+  Object.assign(model(name), { frame_width: wide, frame_height: high });
 }
 
-function zoomOut(sentence) {
-  const { x_range, y_range } = model("shares"),
-    last = sentence.tokens.length - 0.5;
-  span(x_range, -0.5, last);
-  span(y_range, last, -0.5);
+function zoomOut({ rows, columns }) {
+  const { x_range, y_range } = model("shares");
+  span(x_range, -0.5, columns.length - 0.5);
+  span(y_range, rows.length - 0.5, -0.5);
+}
+
+function isZoomed({ rows, columns }) {
+  const { x_range, y_range } = model("shares");
+  const size = (range) => Math.abs(range.end - range.start);
+  return size(x_range) < columns.length - 0.01 || size(y_range) < rows.length - 0.01;
 }
 
 // Layers from the lowest on, one a band, but neighbours without an edge in one band.
@@ -193,9 +219,9 @@ function curvesOf(edges, across, height, pixels) {
 }
 
 // A token is drawn at the height of its edge's layer, below the token that looks at it.
-function drawTree(sentence, edges) {
+function drawTree({ names: unique, tokens }, layers, edges) {
   const figure = model("tree"),
-    bands = bandsOf(sentence.layers, edges),
+    bands = bandsOf(layers, edges),
     top = bands.length,
     height = new Map(),
     above = new Map();
@@ -206,7 +232,7 @@ function drawTree(sentence, edges) {
     );
     if (!height.has(query)) height.set(query, top);
     const numbers = `attribution ${signed(attribution)}, ${percent(Math.abs(score))} of the total`;
-    const look = `${sentence.names[query]} looks at ${sentence.names[key]} in layer ${layer}`;
+    const look = `${unique[query]} looks at ${unique[key]} in layer ${layer}`;
     above.set(key, [attribution, `${look}: ${numbers}`]);
   }
   const within = [...height.keys()].sort((one, other) => one - other);
@@ -223,7 +249,7 @@ function drawTree(sentence, edges) {
     foot: within.map(() => -0.6),
     stem: within.map((token) => stem.get(token)),
     token: within,
-    says: within.map((token) => above.get(token)?.[1] ?? `${sentence.names[token]}, the top of the tree`),
+    says: within.map((token) => above.get(token)?.[1] ?? `${unique[token]}, the top of the tree`),
     raises: within.map((token) => (hasRoom && above.get(token)?.[0] >= 0 ? signed(above.get(token)[0]) : "")),
     lowers: within.map((token) => (hasRoom && above.get(token)?.[0] < 0 ? signed(above.get(token)[0]) : "")),
   };
@@ -233,7 +259,7 @@ function drawTree(sentence, edges) {
   );
   span(figure.x_range, -0.6, within.length - 0.4);
   span(figure.y_range, -0.6, top + 0.4);
-  const names = within.map((token) => sentence.tokens[token]);
+  const names = within.map((token) => tokens[token]);
   label(figure.below[0], namesThatFit(names, heights, figure.x_range, wide, 12), 12);
   const named = bands.map((band, row) => [
     row,
