@@ -10,7 +10,6 @@ kept as they come: broken off, the same command goes on.
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from itertools import product
 from typing import Any, get_args
@@ -120,12 +119,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     args = parsed(parser)
     settings = settings_of(args, "threads", "data", "limit") | {"data": args.data.name}
-    store = Store(args.output / "outputs.jsonl", settings)
-    report(store, texts_in_random_order(args.data, args.split, args.seed, args.limit), args, settings)
-
-
-def report(store: Store, texts: dict[int, str], args: argparse.Namespace, settings: dict[str, Any]) -> None:
-    subject = Subject(args.model, 0)
+    store, subject = Store(args.output / "outputs.jsonl", settings), Subject(args.model, 0)
+    texts = texts_in_random_order(args.data, args.split, args.seed, args.limit)
     records = [
         {"all": store.get(str(place), lambda one: measured(subject.sentence(one)), text)}
         for place, text in tqdm(texts.items(), desc="Sentences", unit="sentence")

@@ -1,6 +1,8 @@
-"""The API reference, made from the docstrings: sphinx-build -W docs build/docs."""
+"""The documentation: guide, notebooks, and the reference from the docstrings: sphinx-build -W docs build/docs."""
 
 import importlib.metadata
+import shutil
+from pathlib import Path
 
 import captum_attattr
 
@@ -8,8 +10,17 @@ project = "captum_attattr"
 author = "The captum_attattr developers"
 release = importlib.metadata.version("captum-attattr")
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.mathjax", "sphinx.ext.napoleon", "myst_nb"]
 templates_path = ["_templates"]
+
+# The notebooks are shown as they were run; Sphinx finds files below this folder only.
+NOTEBOOKS = Path(__file__).parent / "notebooks"
+shutil.rmtree(NOTEBOOKS, ignore_errors=True)
+NOTEBOOKS.mkdir()
+for notebook in sorted((Path(__file__).parents[1] / "tutorials").glob("*.ipynb")):
+    shutil.copy(notebook, NOTEBOOKS)
+nb_execution_mode = "off"
+myst_enable_extensions = ["dollarmath"]
 
 # A class is described once: on the page of the package itself where that names it.
 autosummary_context = {"at_the_top": captum_attattr.__all__}

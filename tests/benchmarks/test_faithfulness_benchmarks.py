@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.faithfulness.samples import Sample
 from benchmarks.faithfulness.words import split_by_verdict
+from captum_attattr.text.model_output import OF_LABEL
 
 
 @pytest.fixture
@@ -32,6 +33,16 @@ def test_faithfulness_goes_on_where_it_was(run, tmp_path):
     assert (tmp_path / "faithfulness.png").stat().st_size > 10_000
     with pytest.raises(SystemExit, match="made with other settings"):
         run("faithfulness", "--limit", "1", "--edges", "6")
+
+
+def test_every_number_that_may_be_explained_is_measured_by_the_same_two(run_benchmark, small_model, tmp_path):
+    run_benchmark("outputs", "--limit", "2", "--model", small_model)
+    figures = json.loads((tmp_path / "outputs.json").read_text())
+    assert figures["sentences"] == 2
+    for means in figures["means"].values():
+        assert list(means) == [f"{path}, {kind}" for path in ("layerwise", "joint") for kind in OF_LABEL]
+        assert len({mean for mean, _, _ in means.values()}) > 1
+    assert "On the joint path, log-odds against the other numbers" in (tmp_path / "outputs.md").read_text()
 
 
 def test_sanity_runs(run, tmp_path):
