@@ -40,7 +40,10 @@ def path_curves() -> Figure:
     layers, alphas = attention_layers(model), torch.linspace(0, 1, 41)
     figure = Figure(figsize=(7, 3.2), dpi=130, layout="constrained")
     axes = figure.subplots()
-    for name, chosen, width in [("all layers (joint)", layers, 2.5), *((f"layer {n}", [layers[n]], 1.2) for n in (0, 3, 5))]:
+    for name, chosen, width in [
+        ("all layers (joint)", layers, 2.5),
+        *((f"layer {n}", [layers[n]], 1.2) for n in (0, 3, 5)),
+    ]:
         function = SelfAttentionAttribution(log_odds, chosen).attention_function(batch.input_ids, batch.attention_mask)
         with torch.no_grad():
             values = [float(function(*(alpha * attention for attention in function.attention))) for alpha in alphas]
@@ -61,7 +64,9 @@ def main() -> None:
         "layers": visualize_explanation(explain(FLOW, layerwise=True))[0],
         "long": visualize_explanation(explain(LONG))[0],
         "tree": AttributionTree(explain(FLOW)).plot()[0],
-        "heads": visualize_head_importance(HeadImportance(load_demo()[0]).run(load_reviews(), tokenizer=load_demo()[1]))[0],
+        "heads": visualize_head_importance(
+            HeadImportance(load_demo()[0]).run(load_reviews(), tokenizer=load_demo()[1])
+        )[0],
     }
     for name, figure in figures.items():
         figure.savefig(FOLDER / f"{name}.png")

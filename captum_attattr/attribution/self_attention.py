@@ -113,7 +113,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
         additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
         internal_batch_size: int | None = ..., return_convergence_delta: Literal[False] = ..., *,
         attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
-        show_progress: bool = ...,
+        show_progress: bool = ..., attribute_to_layer_input: bool = ...,
     ) -> Attributions: ...  # fmt: skip
     @overload
     def attribute(
@@ -121,7 +121,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
         additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
         internal_batch_size: int | None = ..., *, return_convergence_delta: Literal[True],
         attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: None = ...,
-        show_progress: bool = ...,
+        show_progress: bool = ..., attribute_to_layer_input: bool = ...,
     ) -> tuple[Attributions, Tensor | list[Tensor]]: ...  # fmt: skip
     @overload
     def attribute(
@@ -129,7 +129,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
         additional_forward_args: Any = ..., n_steps: int | None = ..., method: str = ...,
         internal_batch_size: int | None = ..., return_convergence_delta: bool = ..., *,
         attention_baselines: AttentionBaselines = ..., tolerance: float | None = ..., reduce: Reduce = ...,
-        show_progress: bool = ...,
+        show_progress: bool = ..., attribute_to_layer_input: bool = ...,
     ) -> Any: ...  # fmt: skip
     @log_usage()  # type: ignore[untyped-decorator]  # Captum's
     @with_gradients(True)
@@ -148,6 +148,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
         tolerance: float | None = None,
         reduce: Reduce = None,
         show_progress: bool = False,
+        attribute_to_layer_input: bool = False,
     ) -> Any:
         r"""Attribute the output to every token pair of every head of the layers.
 
@@ -175,6 +176,7 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
                 the number of tokens, not with its square, as no matrix of a whole layer is made. On the joint path
                 this holds only for the default A0, no attention.
             show_progress: Show a progress bar on standard error.
+            attribute_to_layer_input: For calls made as those of Captum's layer methods: only False is possible.
 
         Returns:
             A tensor (batch, head, query, key) for one layer, a list of them for a list of layers, in its order,
@@ -207,6 +209,11 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
             >>> bool(delta.abs() < 1e-3)
             True
         """
+        if attribute_to_layer_input:
+            raise ValueError(
+                "attribute_to_layer_input=True has no meaning here: what is explained is a layer's attention, neither its "
+                "input nor its output. Leave it out."
+            )
         if internal_batch_size is not None:
             check_count("internal_batch_size", internal_batch_size)
         integration = Integration.from_arguments(tolerance, n_steps, method)

@@ -221,6 +221,14 @@ def test_too_small_an_internal_batch_size_warns_and_goes_on(c, layers, path):
         assert_same(one, other)
 
 
+def test_the_input_of_a_layer_is_refused_with_a_reason(c, layers):
+    method = SelfAttentionAttribution(c.forward, layers)
+    how = {"target": 1, "additional_forward_args": c.mask, "n_steps": 2}
+    method.attribute(c.inputs, **how, attribute_to_layer_input=False)
+    with pytest.raises(ValueError, match="attention, neither its input nor its output"):
+        method.attribute(c.inputs, **how, attribute_to_layer_input=True)
+
+
 @both_paths
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
