@@ -211,8 +211,8 @@ class SelfAttentionAttribution(LayerAttribution, GradientAttribution, Generic[At
         """
         if attribute_to_layer_input:
             raise ValueError(
-                "attribute_to_layer_input=True has no meaning here: what is explained is a layer's attention, neither its "
-                "input nor its output. Leave it out."
+                "attribute_to_layer_input=True has no meaning here: a layer's attention is explained, not its input "
+                "or output. Leave it out."
             )
         if internal_batch_size is not None:
             check_count("internal_batch_size", internal_batch_size)

@@ -225,7 +225,7 @@ def test_the_input_of_a_layer_is_refused_with_a_reason(c, layers):
     method = SelfAttentionAttribution(c.forward, layers)
     how = {"target": 1, "additional_forward_args": c.mask, "n_steps": 2}
     method.attribute(c.inputs, **how, attribute_to_layer_input=False)
-    with pytest.raises(ValueError, match="attention, neither its input nor its output"):
+    with pytest.raises(ValueError, match="attention is explained, not its input or output"):
         method.attribute(c.inputs, **how, attribute_to_layer_input=True)
 
 
