@@ -177,6 +177,7 @@ def test_at_every_line_of_what_sets_up_and_cleans_up(setting):
 def test_within_the_lines(setting):
     """A line that makes a change and notes how to undo it is not one step."""
     model, _, work = setting
+    work()  # what is computed once and kept would not be interrupted a second time
     before, counted = left(model), Interrupt(event="opcode")
     assert not interrupted(work, counted)
     chance = random.Random(0)
