@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from traceback import clear_frames
 from typing import TypeVar
 
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode
@@ -29,5 +31,10 @@ class Mode(TorchFunctionMode):
         self.__enter__()  # type: ignore[no-untyped-call]
 
     def _leave(self) -> None:
+        error = sys.exception()
+        if isinstance(error, KeyboardInterrupt):
+            # torch takes a mode off by a generator and puts it back when that goes on. One that the interrupt has
+            # stopped would do so when it is collected, after this: so the frames that hold it go now.
+            clear_frames(error.__traceback__)
         while self in _get_current_function_mode_stack():
             _pop_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 import sys
@@ -18,7 +19,7 @@ from snapshot import assert_same, snapshot
 
 import captum_attattr
 from captum_attattr import SelfAttentionAttribution, attention_layers
-from captum_attattr.attention import backend, mask_heads, stand_ins, torch_functions, undoing
+from captum_attattr.attention import backend, mask_heads, modes, stand_ins, torch_functions, undoing
 from captum_attattr.attention import transformers_interface as attention
 from captum_attattr.engine.gradients import with_gradients
 
@@ -208,3 +209,30 @@ def test_by_signals_at_any_time(setting):
     assert came > 6
     assert_same(whole, snapshot(model, run))
     torch.testing.assert_close(work(), expected, atol=0, rtol=0)
+
+
+def test_a_mode_that_torch_has_taken_off_for_a_function_does_not_come_back():
+    """torch puts it back by a generator: stopped on the way out of it, that one would do so when it is collected."""
+
+    class Seen(modes.Mode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    def trace(frame, event, argument):
+        if frame.f_code.co_name == "__exit__" and frame.f_code.co_filename.endswith("contextlib.py"):
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    before, kept = sys.gettrace(), None
+    sys.settrace(trace)
+    try:
+        Seen().during(lambda: torch.nn.functional.dropout(torch.ones(2), training=False))
+    except KeyboardInterrupt as error:
+        kept = error
+    finally:
+        sys.settrace(before)
+    assert isinstance(kept, KeyboardInterrupt)
+    assert torch.overrides._get_current_function_mode_stack() == []
+    del kept
+    gc.collect()
+    assert torch.overrides._get_current_function_mode_stack() == []
