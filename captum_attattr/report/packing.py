@@ -52,7 +52,7 @@ def sentence(explanation: Explanation, steps: int = _FINE) -> dict[str, Any]:
         "prediction": e.prediction,
         "headline": view.headline,
         "sum": view.sum_of_parts,
-        "received": [float(f"{score:.7g}") for score in view.received.tolist()],
+        "received": [float(f"{score:.5g}") for score in view.received.tolist()],
         "paths": [_path(one, steps) for one in apart],
         "settings": {name: _readable(value) for name, value in e.settings.items()},
     }
@@ -108,7 +108,7 @@ def pack(matrices: Tensor, steps: int = _FINE) -> dict[str, Any]:
     numbers = zlib.compress(whole.tobytes(), 9)
     return {
         "bits": bits,
-        "scales": [float(f"{scale:.7g}") for scale in scales.ravel()],
+        "scales": [float(f"{scale:.8g}") for scale in scales.ravel()],
         "numbers": base64.b64encode(numbers).decode(),
     }
 
