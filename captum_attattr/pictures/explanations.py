@@ -152,12 +152,22 @@ def _draw_between(view: Overview, axes: Axes, most: int) -> float:
         [tokens[all_of[place]] for place in some] for all_of, some in ((view.queries, rows), (view.own, columns))
     )
     name_rows_and_columns(axes, queries, keys, letters(side, len(columns)))
+    _part_texts(view, axes, [view.queries[row] for row in rows], [view.own[column] for column in columns])
     title = (
         f"Between words: net {signed(float(scores.sum()))}, {view.part_between:.0%} of all magnitude; darkest "
         f"{number(float(np.abs(part).max()))}"
     )
     axes.set_title(title + _of_all(len(columns), len(view.own)), fontsize=10, loc="left")
     return side
+
+
+def _part_texts(view: Overview, axes: Axes, queries: list[int], keys: list[int]) -> None:
+    """Draw lines where the second text of a pair begins."""
+    second = view.explanation.second_text_start
+    for places, draw in ((queries, axes.axhline), (keys, axes.axvline)):
+        before = sum(second is not None and place < second for place in places)
+        if 0 < before < len(places):
+            draw(before - 0.5, color="#55535e", linewidth=0.8, linestyle=":")
 
 
 def _of_all(shown: int, count: int) -> str:

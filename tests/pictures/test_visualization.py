@@ -178,8 +178,10 @@ def test_the_title_is_the_answer_as_a_sum():
 
 def test_a_pair_of_texts_and_its_logit():
     explanation = explain("So long", *bert(), text_pair="Short", target=2, output="logit")
-    figure, (sentence, *_) = visualize_explanation(explanation)
+    figure, (sentence, _, between, _) = visualize_explanation(explanation)
     assert [text.get_text() for text in sentence.texts] == ["[CLS]", "So", "long", "[SEP]", "Short", "[SEP]"]
+    row, column = between.lines  # the second text begins after two words
+    assert (row.get_ydata()[0], column.get_xdata()[0]) == (1.5, 1.5)
     assert "logit" in figure.texts[0].get_text()
     drawn(figure)
 
