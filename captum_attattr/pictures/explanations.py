@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from captum_attattr.arguments import check_count
 from captum_attattr.colours import AGAINST, FOR
@@ -120,6 +121,7 @@ def _draw_reads(view: Overview, axes: Axes, most: int) -> float:
     names = [tokens[place] for place in places]
     axes.set_yticks(range(len(places)), names, fontsize=letters(high, max(len(places), 1)), parse_math=False)
     axes.tick_params(axis="x", labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set(ylim=(len(places) - 0.4, -0.6))
     axes.axvline(0, color="black", linewidth=0.6)
     axes.margins(x=0.22 if len(places) <= _NUMBERED else 0.05)

@@ -356,7 +356,20 @@ def interrupted_after(count, monkeypatch):
     monkeypatch.setattr(Explainer, "explain_each", some)
 
 
-def test_an_interrupted_run_goes_on_where_it_was(run, model, monkeypatch):
+@pytest.fixture
+def explained(monkeypatch):
+    """The texts that are explained from now on."""
+    found, each = [], Explainer.explain_each
+
+    def noting(self, request, *words, **options):
+        found.extend(request.texts)
+        return each(self, request, *words, **options)
+
+    monkeypatch.setattr(Explainer, "explain_each", noting)
+    return found
+
+
+def test_an_interrupted_run_goes_on_where_it_was(run, model, monkeypatch, explained):
     texts = ["a long film", "dull", "so long"]
     Path("texts.txt").write_text("\n".join(texts))
     words = ("--file", "texts.txt", "--model", model, "--html")
@@ -366,14 +379,7 @@ def test_an_interrupted_run_goes_on_where_it_was(run, model, monkeypatch):
     assert code == 130
     assert "2 of 3 texts are done, in explanations: the same command goes on." in err
     assert Path("explanations/explanations.html").is_file()
-    explained = []
-    each = Explainer.explain_each
-
-    def noting(self, request, *words, **options):
-        explained.extend(request.texts)
-        return each(self, request, *words, **options)
-
-    monkeypatch.setattr(Explainer, "explain_each", noting)
+    explained.clear()
     code, out, _ = run(*words)
     assert code == 0
     assert explained == ["a long film"]
@@ -386,18 +392,11 @@ def test_an_interrupted_run_goes_on_where_it_was(run, model, monkeypatch):
 @pytest.mark.parametrize(
     "change", [["--output-kind", "logit"], ["--layers"], ["--target", "sad"], ["--baseline", "0.1"]]
 )
-def test_another_run_does_not_go_on(run, model, monkeypatch, change):
+def test_another_run_does_not_go_on(run, model, monkeypatch, explained, change):
     with monkeypatch.context() as patch:
         interrupted_after(1, patch)
         run("a long film", "dull", "--model", model)
-    explained = []
-    each = Explainer.explain_each
-
-    def noting(self, request, *words, **options):
-        explained.extend(request.texts)
-        return each(self, request, *words, **options)
-
-    monkeypatch.setattr(Explainer, "explain_each", noting)
+    explained.clear()
     run("a long film", "dull", "--model", model, *change)
     assert explained == ["a long film", "dull"]
 

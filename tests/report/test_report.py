@@ -21,6 +21,7 @@ from made_explanations import made
 from captum_attattr import explain
 from captum_attattr.cli import main
 from captum_attattr.colours import colour, palette
+from captum_attattr.demo import load_reviews
 from captum_attattr.report import Report, packing
 from captum_attattr.text.overview import Overview
 from captum_attattr.tree.attribution_tree import AttributionTree
@@ -88,6 +89,14 @@ def test_matrices_are_packed_to_half_a_step(count):
 def test_a_head_of_zeros_and_heads_of_other_sizes_keep_their_own_scales():
     matrices = torch.stack([torch.zeros(2, 2), torch.full((2, 2), 1e-30), torch.full((2, 2), -1e20)])[None]
     torch.testing.assert_close(unpacked(packing.pack(matrices), matrices.shape).float(), matrices)
+
+
+def test_coarse_heads_take_less_than_a_byte_a_pair():
+    reviews = [text for text, _ in load_reviews()[:6]]
+    for explanation in explain([f"{one} {other}" for one, other in zip(reviews[::2], reviews[1::2])]):
+        entries, most = explanation.attributions.numel(), 1 if len(explanation.tokens) >= 25 else 1.2
+        assert len(packing.as_script(packing.sentence(explanation, packing._COARSE))) < most * entries
+        assert len(packing.as_script(packing.sentence(explanation))) < 5 * entries
 
 
 @pytest.mark.parametrize("how", [{"layers": [1, 4]}, {"layerwise": [1, 4]}])
